@@ -1,0 +1,221 @@
+"""Processes: the only module that starts, finds, signals or reads them. Standard library only.
+
+A process is known by its identity (pid and start time in clock ticks): a pid alone may be reused.
+The guardian uses this module too, so it must stay importable without any installed package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SUT_ENV = "SQUALL_SUT_ID"  # marks every process of a system under test
+RUN_ENV = "SQUALL_RUN_ID"  # marks every process of a run (Locust, observer, ...)
+TARGET_ENV = "SQUALL_TARGET"  # planned name of a process of the SUT, such as worker-1
+GUARDIAN_ENV = "SQUALL_GUARDIAN"  # marks the guardian, which nobody tears down
+
+
+class Identity(NamedTuple):
+    """A process that can't be mistaken for a later one with the same pid."""
+
+    pid: int
+    start_ticks: int
+
+
+class Stat(NamedTuple):
+    """The part of /proc/<pid>/stat that faults need."""
+
+    state: str  # R S D T t Z X
+    ppid: int
+    cpu_ticks: int
+    start_ticks: int
+
+
+def stat(pid: int) -> Stat | None:
+    """/proc/<pid>/stat, or None when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return Stat(fields[0], int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[19]))
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of the process that has `pid` now, None when gone or a zombie."""
+    s = stat(pid)
+    return None if s is None or s.state in "ZX" else Identity(pid, s.start_ticks)
+
+
+def alive(who: Identity) -> bool:
+    """True while exactly this process exists and is no zombie."""
+    return identify(who.pid) == who
+
+
+def send(who: Identity, sig: signal.Signals) -> bool:
+    """Signal exactly this process, by pidfd so that a reused pid is never hit. False when gone."""
+    try:
+        fd = os.pidfd_open(who.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not alive(who):
+            return False
+        signal.pidfd_send_signal(fd, sig)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def tree(who: Identity) -> list[Identity]:
+    """The process and its living descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for pid in pids():
+        s = stat(pid)
+        if s is not None:
+            children.setdefault(s.ppid, []).append(pid)
+    found, todo = [], [who.pid] if alive(who) else []
+    while todo:
+        pid = todo.pop(0)
+        one = identify(pid)
+        if one is not None:
+            found.append(one)
+        todo += children.get(pid, [])
+    return found
+
+
+def pids() -> list[int]:
+    """All pids of this /proc."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def environ(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty when unreadable."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (item.partition(b"=") for item in raw.split(b"\0") if b"=" in item)
+    return {os.fsdecode(k): os.fsdecode(v) for k, _, v in pairs}
+
+
+def marked(name: str, value: str) -> list[Identity]:
+    """Living processes whose environment has name=value, the caller and guardians left out."""
+    found = []
+    for pid in pids():
+        if pid == os.getpid():
+            continue
+        env = environ(pid)
+        if env.get(name) == value and GUARDIAN_ENV not in env:
+            one = identify(pid)
+            if one is not None:
+                found.append(one)
+    return found
+
+
+def spawn(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start argv in a session of its own, both outputs appended to `log`. No shell, ever."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=tuple(pass_fds),
+        )
+
+
+class Finished(NamedTuple):
+    """A command that ended: exit code and both outputs as text."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(
+    argv: Sequence[str], env: Mapping[str, str] | None = None, timeout_s: float = 60, cwd: Path | None = None
+) -> Finished:
+    """Run argv to its end. Raises TimeoutError, FileNotFoundError."""
+    try:
+        done = subprocess.run(
+            list(argv), env=None if env is None else dict(env), cwd=cwd, capture_output=True, text=True,
+            errors="replace", timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        raise TimeoutError(f"{argv[0]} did not end within {timeout_s} s") from late
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def reap() -> None:
+    """Collect children that have ended, so that they don't stay zombies."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def stop_all(who: Sequence[Identity], grace_s: float = 3.0) -> list[Identity]:
+    """CONT and TERM, then KILL after `grace_s`; the ones that are alive even then are returned."""
+    for one in who:
+        send(one, signal.SIGTERM)
+        send(one, signal.SIGCONT)
+    left = _wait_gone(list(who), grace_s)
+    for one in left:
+        send(one, signal.SIGKILL)
+    return _wait_gone(left, 3.0)
+
+
+def _wait_gone(who: list[Identity], timeout_s: float) -> list[Identity]:
+    end = time.monotonic() + timeout_s
+    while (who := [one for one in who if alive(one)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    return who
+
+
+def listening_ports(pid: int) -> list[int]:
+    """TCP ports that the process listens on (v4 and v6), by the inodes of its sockets."""
+    inodes = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if link.startswith("socket:["):
+                    inodes.add(link[8:-1])
+    except OSError:
+        return []
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
+    return sorted(ports)
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, for error messages."""
+    try:
+        text = log.read_bytes()[-20_000:].decode(errors="replace")
+    except OSError as error:
+        return f"({log.name}: {error.strerror})"
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,173 @@
+"""YAML to structs, refusing everything unknown, with errors that name path, value and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+import yaml
+
+from harness.core.errors import ScenarioError, UsageError
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice in one mapping."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool) or key in seen:
+            raise yaml.constructor.ConstructorError(
+                "while reading a mapping",
+                node.start_mark,
+                f"key {key!r} is doubled or no text",
+                key_node.start_mark,
+            )
+        seen.add(key)
+    return {
+        loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value
+    }
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_yaml(text: str, file: str) -> dict[str, Any]:
+    """The mapping in `text`. Raises ScenarioError with line and column."""
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ScenarioError(file, where, f"is no YAML: {problem}", "check indentation and quotes") from None
+    if not isinstance(tree, dict):
+        raise ScenarioError(
+            file, "the file", f"must be a mapping, got {type(tree).__name__}", "see README.md"
+        )
+    return tree
+
+
+def override(tree: dict[str, Any], item: str) -> None:
+    """Apply `a.b.c=value` (a YAML value; list positions as numbers). Raises UsageError."""
+    dotted, equals, text = item.partition("=")
+    if not equals or not dotted:
+        raise UsageError(f"--set {item!r}: write a dotted path, =, and a YAML value: --set sut.workers=3")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(
+            f"--set {item!r}: {text!r} is no YAML value ({' '.join(str(error).split())})"
+        ) from None
+    node: Any = tree
+    parts = dotted.split(".")
+    for n, part in enumerate(parts):
+        last = n == len(parts) - 1
+        here = ".".join(parts[: n + 1])
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise UsageError(f"--set {item!r}: {here}: the list has positions 0 to {len(node) - 1}")
+            if last:
+                node[int(part)] = value
+            else:
+                node = node[int(part)]
+        elif isinstance(node, dict):
+            if last:
+                node[part] = value
+            else:
+                node = node.setdefault(part, {})
+        else:
+            raise UsageError(f"--set {item!r}: {'.'.join(parts[:n])} is {node!r}, it has no {part!r}")
+
+
+def convert(tree: Any, kind: type[T], file: str) -> T:
+    """`tree` as `kind`. Raises ScenarioError: path, what is wrong, the value, the nearest right name."""
+    try:
+        return msgspec.convert(tree, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise explain(str(error), tree, kind, file) from None
+
+
+def explain(message: str, tree: Any, kind: Any, file: str) -> ScenarioError:
+    """A ValidationError's text (`what - at `$.path``) as a ScenarioError."""
+    what, _, where = message.partition(" - at `$")
+    path = where.rstrip("`").lstrip(".")
+    value = _at(tree, path)
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown:
+        name = unknown[1]
+        shown = f"{path}.{name}" if path else name
+        given = value.get(name) if isinstance(value, dict) else value
+        return ScenarioError(
+            file, shown, f"unknown key (value {given!r})", nearest(name, _fields(kind, path))
+        )
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        return ScenarioError(file, f"{path}.{missing[1]}" if path else missing[1], "is missing", "add it")
+    return ScenarioError(file, path or "the file", f"{what} (value {value!r})", _remedy(what, value))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A remedy that names the nearest right name, or all of them."""
+    names = sorted(names)
+    stem = re.sub(r"_?(ns|us|ms|s|seconds|tokens|ratio)$", "", name)
+    same_stem = [n for n in names if re.sub(r"_(ns|us|ms|s|tokens|ratio)$", "", n) == stem]
+    close = same_stem or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        unit = " (the unit is part of the name)" if same_stem and same_stem[0] != name else ""
+        return f"did you mean `{close[0]}`?{unit}"
+    return f"known here: {', '.join(names)}" if names else "nothing may stand here"
+
+
+def _remedy(what: str, value: Any) -> str:
+    if "Expected `str`, got `float`" in what or "Expected `str`, got `int`" in what:
+        return f'quote it: "{value}"'
+    if isinstance(value, str) and re.fullmatch(r"[\d.]+ ?(ms|s|m|min|%)", value):
+        return "write a plain number; the unit is in the key's name"
+    return "see the scenario format in README.md"
+
+
+_PART = re.compile(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name, position in _PART.findall(path):
+        try:
+            tree = tree[int(position)] if position else tree[name]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return tree
+
+
+def _fields(kind: Any, path: str) -> list[str]:
+    """Field names of the struct at `path` below `kind`."""
+    for name, position in _PART.findall(path):
+        if position:
+            kind = next((a for a in get_args(kind)), Any)
+            continue
+        struct = _struct(kind)
+        if struct is None:
+            return []
+        for field in msgspec.structs.fields(struct):
+            if field.encode_name == name:
+                kind = field.type
+    struct = _struct(kind)
+    return [field.encode_name for field in msgspec.structs.fields(struct)] if struct else []
+
+
+def _struct(kind: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    if get_origin(kind) is not list:
+        return next(
+            (a for a in get_args(kind) if isinstance(a, type) and issubclass(a, msgspec.Struct)), None
+        )
+    return None
