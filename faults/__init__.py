@@ -1,0 +1,12 @@
+"""Faults, their schedule, their journal and the ways to undo them. To add a fault: one file, one line."""
+
+from __future__ import annotations
+
+from faults.ports import Fault
+from faults.process import Kill, Pause, Terminate
+
+FAULTS: dict[str, type[Fault]] = {
+    "process.kill": Kill,
+    "process.terminate": Terminate,
+    "process.pause": Pause,
+}

@@ -1,22 +1,23 @@
 """The one clock: integer nanoseconds on CLOCK_MONOTONIC, anchored once to the wall clock.
 
 All processes of one host share CLOCK_MONOTONIC, so a run's time is `now_ns() - anchor.mono_ns`
-everywhere. Nothing else in squall reads a clock (ruff enforces it).
+everywhere. Nothing else in squall reads a clock (ruff enforces it). Standard library only: the
+guardian uses it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-
-import msgspec
 
 NS = 1_000_000_000
 MS = 1_000_000
 
 
-class Anchor(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Anchor:
     """The instant 0 of a run on both clocks, in ns."""
 
     mono_ns: int
@@ -64,9 +65,10 @@ def wait_until(check: Callable[[], bool], timeout_s: float, every_s: float = 0.0
 
 def utc_text(wall: int) -> str:
     """`wall` (ns since the epoch) as an ISO 8601 text in UTC."""
-    return datetime.fromtimestamp(wall / NS, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = datetime.fromtimestamp(wall // MS / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def utc_date(wall: int) -> date:
     """The UTC day of `wall` (ns since the epoch)."""
-    return datetime.fromtimestamp(wall / NS, UTC).date()
+    return datetime.fromtimestamp(wall // NS, UTC).date()

@@ -1,7 +1,8 @@
 """The scenario: strict structs for DESIGN section 4, and nothing else may be in the file.
 
-Parsing, overrides, hashing. What a fault's parameters mean is not known here (faults/timeline.py),
-nor which metrics exist (stats/metrics.py): they check their part before a run starts.
+Parsing, overrides, hashing; which values may stand together is in check.py. What a fault's
+parameters mean is not known here (faults/timeline.py), nor which metrics exist (stats/metrics.py):
+they check their part before a run starts.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from harness.core import strict
+from harness.core import check, strict
 from harness.core.errors import ScenarioError, UsageError
-from harness.core.records import VIOLATIONS
 
 GENERATOR_VERSION = 1  # changes when the same scenario and seed would send other requests
 
@@ -206,9 +206,11 @@ STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s")
 def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | None = None) -> Scenario:
     """Read, override, check. Raises UsageError or ScenarioError naming file, path, value, remedy."""
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; `ls configs/scenarios` shows what there is") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is no text in UTF-8 ({error.reason}); name a scenario") from None
     tree = strict.parse_yaml(text, str(path))
     for item in overrides or []:
         strict.override(tree, item)
@@ -219,6 +221,7 @@ def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | No
 
 def build(tree: dict[str, Any], file: str) -> Scenario:
     """A scenario from plain data; `file` names it in errors."""
+    strict.check_plain(tree, file)
     tree = dict(tree)
     faults = tree.get("faults")
     if faults is not None:
@@ -226,7 +229,7 @@ def build(tree: dict[str, Any], file: str) -> Scenario:
             raise ScenarioError(file, "faults", f"must be a list, got {faults!r}", "write `faults: []`")
         tree["faults"] = [_split_step(step, f"faults[{n}]", file) for n, step in enumerate(faults)]
     scenario = strict.convert(tree, Scenario, file)
-    _check(scenario, file)
+    check.check(scenario, file)
     return scenario
 
 
@@ -236,83 +239,6 @@ def _split_step(step: Any, path: str, file: str) -> Any:
         raise ScenarioError(file, path, f"must be a mapping with id, fault, select, at_s, got {step!r}")
     own = {key: value for key, value in step.items() if key in STEP_KEYS}
     return {**own, "params": {key: value for key, value in step.items() if key not in STEP_KEYS}}
-
-
-def _check(s: Scenario, file: str) -> None:
-    def need(ok: bool, path: str, what: str, remedy: str) -> None:
-        if not ok:
-            raise ScenarioError(file, path, what, remedy)
-
-    need(bool(s.name) and all(c.isalnum() or c in "-_." for c in s.name), "name", f"{s.name!r} can't name "
-         "a directory", "use letters, digits, - and _")  # fmt: skip
-    need((s.sut.dynamo is None) != (s.sut.url is None), "sut", "needs exactly one of `dynamo` and `url`",
-         'write `dynamo: "1.6.1"` to start Dynamo here, or `url: "http://host:port"` for one that runs')  # fmt: skip
-    if s.sut.url is not None:
-        need(s.sut.model is not None, "sut.model", "is missing", "name the model that requests ask for")
-        need(s.sut.url.startswith(("http://", "https://")), "sut.url", f"{s.sut.url!r} is no URL",
-             "start it with http:// or https://")  # fmt: skip
-    else:
-        need(s.sut.workers >= 1, "sut.workers", f"must be 1 or more, got {s.sut.workers}", "set it to 2")
-        need(
-            s.sut.frontends >= 1, "sut.frontends", f"must be 1 or more, got {s.sut.frontends}", "set it to 1"
-        )
-        need(s.sut.migration_limit >= 0, "sut.migration_limit", f"got {s.sut.migration_limit}", "0 = never")
-        need(0 <= s.sut.http_port < 65536, "sut.http_port", f"got {s.sut.http_port}", "0 = any free port")
-    for n, m in enumerate(s.sut.engine_options.misbehave):
-        here = f"sut.engine_options.misbehave[{n}]"
-        need((m.one_in is None) != (m.at_token is None), here, "needs exactly one of one_in and at_token",
-             f"for example {{kind: {m.kind}, one_in: 10000}}")  # fmt: skip
-        need(m.one_in is None or m.one_in >= 1, f"{here}.one_in", f"got {m.one_in}", "1 or more")
-        need(m.at_token is None or m.at_token >= 0, f"{here}.at_token", f"got {m.at_token}", "0 or more")
-    need(s.load.duration_s > 0, "load.duration_s", f"must be above 0, got {s.load.duration_s}", "seconds")
-    for field in ("warmup_s", "drain_s"):
-        value = getattr(s.load, field)
-        need(value >= 0, f"load.{field}", f"must be 0 or more, got {value}", "seconds")
-    need(s.load.timeout_s > 0, "load.timeout_s", f"must be above 0, got {s.load.timeout_s}", "seconds")
-    need(bool(s.load.users), "load.users", "is empty", "name at least one user class with a count")
-    for n, u in enumerate(s.load.users):
-        here = f"load.users[{n}]"
-        need(u.count >= 1, f"{here}.count", f"must be 1 or more, got {u.count}", "number of users")
-        need(u.think_s >= 0, f"{here}.think_s", f"must be 0 or more, got {u.think_s}", "seconds")
-        _check_length(u.prompt_tokens, 1, f"{here}.prompt_tokens", file)
-        _check_length(u.output_tokens, 1, f"{here}.output_tokens", file)
-        need((u.cancel is not None) == (u.user_class == "CancellingUser"), f"{here}.cancel",
-             f"{'is missing for' if u.cancel is None else 'does not fit'} {u.user_class}",
-             "CancellingUser needs `cancel: {after_tokens: 20, mode: rst}`, the others have none")  # fmt: skip
-        if u.cancel is not None:
-            need(u.cancel.after_tokens >= 0, f"{here}.cancel.after_tokens", f"got {u.cancel.after_tokens}",
-                 "0 = during prefill")  # fmt: skip
-    need(
-        s.recover_timeout_s > 0, "recover_timeout_s", f"must be above 0, got {s.recover_timeout_s}", "seconds"
-    )
-    seen: set[str] = set()
-    for n, step in enumerate(s.faults):
-        here = f"faults[{n}]"
-        need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
-             "give each step an id of its own")  # fmt: skip
-        seen.add(step.id)
-        need(0 <= step.at_s <= s.load.duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of "
-             f"{s.load.duration_s} s", "seconds from the end of warm-up, before the load ends")  # fmt: skip
-        need(step.hold_s is None or step.hold_s > 0, f"{here}.hold_s", f"got {step.hold_s}", "above 0")
-        need(step.every_s is None or step.every_s > 0, f"{here}.every_s", f"got {step.every_s}", "above 0")
-        need(step.jitter_s >= 0, f"{here}.jitter_s", f"got {step.jitter_s}", "0 or more")
-        need(step.select.count >= 1, f"{here}.select.count", f"{step.select.count} selects nothing",
-             "select 1 or more; a fault without a target is an error")  # fmt: skip
-        need(step.select.index != [], f"{here}.select.index", "is empty and selects nothing", "name one")
-    for n, gate in enumerate(s.gates):
-        need((gate.max is None) != (gate.min is None), f"gates[{n}]", "needs exactly one of max and min",
-             f"for example {{metric: {gate.metric}, window: {gate.window}, max: 500}}")  # fmt: skip
-    for n, known in enumerate(s.known):
-        need(known.violation in VIOLATIONS, f"known[{n}].violation", f"{known.violation!r} is no violation",
-             strict.nearest(known.violation, VIOLATIONS))  # fmt: skip
-
-
-def _check_length(length: Length, low: int, path: str, file: str) -> None:
-    lo, hi = length.uniform if isinstance(length, Uniform) else (length, length)
-    if not low <= lo <= hi:
-        raise ScenarioError(file, path, f"{lo}..{hi} is no range of token counts", "lo <= hi, both above 0")
-    if "output" in path and hi > 8093:
-        raise ScenarioError(file, path, f"{hi} is above 8093, the length of the witness chain", "lower it")
 
 
 def expired(scenario: Scenario, today: date) -> list[int]:
@@ -343,8 +269,17 @@ def to_yaml(scenario: Scenario) -> str:
     return yaml.safe_dump(to_plain(scenario), sort_keys=False, allow_unicode=True, width=110)
 
 
+def _canonical(value: Any) -> Any:
+    """Equal scenarios are equal text: 15 and 15.0 are one number."""
+    if isinstance(value, dict):
+        return {key: _canonical(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ SquallError
 +-- UsageError            2    wrong command line, absent file, missing venv
 |   +-- ScenarioError     2    file, YAML path, value, remedy
 |   +-- TargetError       2    a target that isn't there when planned
-+-- ProvisionError        4    the system under test didn't come up
++-- ProvisionError        2    the system under test didn't come up: nothing was measured
 +-- InvalidRun            4    the run can't be judged
 |   +-- FaultError        4    a fault without effect, or its target gone at injection
 +-- NotRestored           5    host or cluster not as before; carries the commands to finish
@@ -54,6 +54,8 @@ class TargetError(UsageError):
 
 class ProvisionError(SquallError):
     """The system under test didn't come up or didn't get ready."""
+
+    exit_code = Exit.USAGE
 
 
 class InvalidRun(SquallError):

@@ -21,6 +21,9 @@ TARGET_ENV = "SQUALL_TARGET"  # planned name of a process of the SUT, such as wo
 GUARDIAN_ENV = "SQUALL_GUARDIAN"  # marks the guardian, which nobody tears down
 
 
+PIPE = subprocess.PIPE
+
+
 class Identity(NamedTuple):
     """A process that can't be mistaken for a later one with the same pid."""
 
@@ -107,6 +110,15 @@ def environ(pid: int) -> dict[str, str]:
     return {os.fsdecode(k): os.fsdecode(v) for k, _, v in pairs}
 
 
+def command_line(pid: int) -> str:
+    """What a process was started with, in one line; "?" when unreadable."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return "?"
+    return " ".join(os.fsdecode(raw).rstrip("\0").split("\0")) or "?"
+
+
 def marked(name: str, value: str) -> list[Identity]:
     """Living processes whose environment has name=value, the caller and guardians left out."""
     found = []
@@ -128,8 +140,12 @@ def spawn(
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
     stdin: int | None = None,
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start argv in a session of its own, both outputs appended to `log`. No shell, ever."""
+    """Start argv in a session of its own, outputs appended to `log`. No shell, ever.
+
+    `stdin` and `stdout` take a descriptor or PIPE instead of nothing and the log.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         return subprocess.Popen(
@@ -137,11 +153,46 @@ def spawn(
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+            stdout=out if stdout is None else stdout,
+            stderr=out,
             start_new_session=True,
             pass_fds=tuple(pass_fds),
         )
+
+
+def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """Exit code of a child, None when it still runs after `timeout_s`."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def spawn_detached(
+    argv: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path | None = None
+) -> Identity:
+    """Start a process that may outlive the caller, who won't wait for it. Raises OSError."""
+    child = spawn(argv, env, log, cwd)
+    born = stat(child.pid)
+    child.returncode = 0  # nobody waits: keeps Popen from warning that the process still runs
+    if born is None:
+        raise ProcessLookupError(f"{argv[0]} (pid {child.pid}) was gone at once")
+    return Identity(child.pid, born.start_ticks)
+
+
+def exit_code(who: Identity) -> int | None:
+    """Exit code of a process that ended and that its parent hasn't collected (negative: signal).
+
+    /proc/<pid>/stat, last field. None when it runs, was collected already, or may not be read.
+    """
+    try:
+        text = Path(f"/proc/{who.pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    if fields[0] not in "ZX" or int(fields[19]) != who.start_ticks:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[49]))
 
 
 class Finished(NamedTuple):
@@ -171,6 +222,13 @@ def reap() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def collect(who: Sequence[Identity]) -> None:
+    """Collect those of our children that have ended, and no others (others wait for theirs)."""
+    for one in who:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(one.pid, os.WNOHANG)
 
 
 def stop_all(who: Sequence[Identity], grace_s: float = 3.0) -> list[Identity]:

@@ -6,7 +6,7 @@ have exactly these columns, in this order.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,6 +27,9 @@ VIOLATIONS: tuple[str, ...] = (
     "usage_completion_mismatch", "id_changed", "model_changed", "malformed_event", "error_event",
     "wrong_content_type",
 )  # fmt: skip
+
+
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
@@ -54,7 +57,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     usage_prompt_tokens: int | None = None
     usage_completion_tokens: int | None = None
     finish_reason: str | None = None
-    gaps_us: list[int] = []
+    gaps_us: list[Int32] = []
     coalesced: int = 0
     time_error_us: int | None = None
     violations: list[str] = []

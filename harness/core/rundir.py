@@ -7,8 +7,10 @@ sut.json and the journal hold control tokens.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +100,19 @@ class RunDir:
         return self.report / "report.json"
 
     @property
+    def discovery(self) -> Path:
+        """Where Dynamo's processes find each other (file discovery); removed with the system."""
+        return self.path / "discovery"
+
+    @property
     def restored(self) -> Path:
         """Written last: host as before. A run directory without it is unfinished."""
         return self.path / "restored"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that runs this run, as long as it lives."""
+        return self.path / "lock"
 
     def records(self, worker_index: int) -> Path:
         """Requests of one Locust process, JSON lines."""
@@ -126,6 +138,34 @@ def create(path: Path) -> RunDir:
     run = RunDir(path.resolve())
     run.logs.mkdir(mode=0o700)
     return run
+
+
+@contextlib.contextmanager
+def hold(run: RunDir) -> Iterator[None]:
+    """Be the one process that works on this run; death ends it too. Raises UsageError when taken."""
+    fd = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise UsageError(
+                f"{run.path}: process {pid} still works on this run; end it first: kill -INT {pid}"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def held(run: RunDir) -> bool:
+    """True while a process works on this run."""
+    try:
+        with hold(run):
+            return False
+    except UsageError:
+        return True
 
 
 def link_latest(run: RunDir) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
+from datetime import date
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -19,7 +21,11 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice in one mapping."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.constructor.ConstructorError(
+            None, None, "a mapping was said, but not written", node.start_mark
+        )
     loader.flatten_mapping(node)
     seen: set[Any] = set()
     for key_node, _ in node.value:
@@ -40,11 +46,17 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+# What PyYAML raises: its own errors, and what leaks from its constructors (`!!int ''`, `!!bool x`, ...).
+_NO_YAML = (
+    yaml.YAMLError, ValueError, RecursionError, IndexError, KeyError, AttributeError, TypeError, OverflowError,
+)  # fmt: skip
+
+
 def parse_yaml(text: str, file: str) -> dict[str, Any]:
     """The mapping in `text`. Raises ScenarioError with line and column."""
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -56,6 +68,23 @@ def parse_yaml(text: str, file: str) -> dict[str, Any]:
     return tree
 
 
+def check_plain(tree: Any, file: str, path: str = "") -> None:
+    """Raise ScenarioError for what YAML can say but a scenario can't: sets, bytes, endless numbers."""
+    here = path or "the file"
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if not isinstance(key, str):
+                raise ScenarioError(file, here, f"key {key!r} is no text", f'quote it: "{key}"')
+            check_plain(value, file, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list):
+        for n, value in enumerate(tree):
+            check_plain(value, file, f"{path}[{n}]")
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise ScenarioError(file, here, f"{tree} is no finite number", "write one")
+    elif not (tree is None or isinstance(tree, str | int | float | date)):
+        raise ScenarioError(file, here, f"{tree!r} is no text, number, list or mapping", "remove the tag")
+
+
 def override(tree: dict[str, Any], item: str) -> None:
     """Apply `a.b.c=value` (a YAML value; list positions as numbers). Raises UsageError."""
     dotted, equals, text = item.partition("=")
@@ -63,7 +92,7 @@ def override(tree: dict[str, Any], item: str) -> None:
         raise UsageError(f"--set {item!r}: write a dotted path, =, and a YAML value: --set sut.workers=3")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except _NO_YAML as error:
         raise UsageError(
             f"--set {item!r}: {text!r} is no YAML value ({' '.join(str(error).split())})"
         ) from None
@@ -73,8 +102,9 @@ def override(tree: dict[str, Any], item: str) -> None:
         last = n == len(parts) - 1
         here = ".".join(parts[: n + 1])
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise UsageError(f"--set {item!r}: {here}: the list has positions 0 to {len(node) - 1}")
+            if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
+                has = f"positions 0 to {len(node) - 1}" if node else "no entries"
+                raise UsageError(f"--set {item!r}: {here}: the list has {has}")
             if last:
                 node[int(part)] = value
             else:
@@ -128,7 +158,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _remedy(what: str, value: Any) -> str:
-    if "Expected `str`, got `float`" in what or "Expected `str`, got `int`" in what:
+    if re.match(r"Expected `str( \| null)?`, got `(float|int)`", what):
         return f'quote it: "{value}"'
     if isinstance(value, str) and re.fullmatch(r"[\d.]+ ?(ms|s|m|min|%)", value):
         return "write a plain number; the unit is in the key's name"

@@ -1,0 +1,214 @@
+"""One fault on one target from prepare to recovered: the five verbs, each written down.
+
+Owns the order of journal lines and side effects and what happens when a verb fails. Doesn't know when
+it is due (scheduler) nor what a fault does. Nothing that goes wrong in here ends the run silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from faults.journal import Journal, JournalError, Phase
+from faults.ports import Evidence, Ports, Target, Undo
+from faults.timeline import Injection
+from harness.core import clock
+from harness.core.errors import FaultError
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 5.0  # after which the guardian takes a fault out of our hands
+
+Failed = Callable[[Injection, Target, str], None]
+
+
+class Chain:
+    """State of one fault on one target. begin, then run in a thread; release ends the hold."""
+
+    def __init__(
+        self, injection: Injection, target: Target, ports: Ports, journal: Journal, failed: Failed
+    ) -> None:
+        self.injection, self.target = injection, target
+        self.fault = injection.build()
+        self.release = threading.Event()  # undo now
+        self.settled = threading.Event()  # verified or failed
+        self.closed = threading.Event()  # nothing of it is left, or given up
+        self.problem: str | None = None  # why it could not be undone
+        self.undo: Undo | None = None
+        self._ports, self._journal, self._failed = ports, journal, failed
+        self._struck = False
+        self._effective_ns = 0
+        self._plain_undo: dict[str, Any] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Announced and not undone."""
+        return self.undo is not None and (not self.closed.is_set() or self.problem is not None)
+
+    def refuse(self, reason: str) -> None:
+        """Journal that it was not injected, and close."""
+        self._fail(reason)
+        self.settled.set()
+        self.closed.set()
+
+    def begin(self, due_ns: int, end_ns: int) -> bool:
+        """Prepare and write the intent; False when it must not be injected.
+
+        due_ns: when it is to be injected; end_ns: planned end of the run (both CLOCK_MONOTONIC).
+        """
+        try:
+            undo = self.fault.prepare(self._ports, self.target)
+            self._write("intent", undo=self._plain(undo, due_ns, end_ns), evidence=self._intent(undo, due_ns))
+        except FaultError as error:
+            self.refuse(str(error))
+            return False
+        except Exception as error:  # edge: a fault's bug must not end the run
+            log.exception("%s on %s", self.injection.fault_id, self.target.name)
+            self.refuse(f"prepare: {type(error).__name__}: {error}")
+            return False
+        self.undo = undo
+        return True
+
+    def run(self, wait: Callable[[], bool]) -> None:
+        """Inject when `wait` returns False (True: the run is being stopped), verify, hold, undo."""
+        undo = self.undo
+        assert undo is not None, "begin first"
+        proven = False
+        try:
+            if wait():
+                raise FaultError("not injected: the run was stopped before")
+            proven = self._strike(undo)
+        except FaultError as error:
+            self._fail(str(error))
+        except Exception as error:  # edge: a fault's bug must not end the run
+            log.exception("%s on %s", self.injection.fault_id, self.target.name)
+            self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            self.settled.set()
+        if proven:
+            self._hold()
+        try:
+            self._recover(undo)
+        except Exception as error:  # edge: said, journalled, left to the guardian
+            log.exception("undo of %s on %s", self.injection.fault_id, self.target.name)
+            self._give_up(f"undo: {type(error).__name__}: {error}")
+        finally:
+            self.closed.set()
+
+    def _strike(self, undo: Undo) -> bool:
+        self._struck = True
+        self.fault.inject(self._ports, self.target, undo)
+        self._write("injected")
+        seen = self.fault.verify(self._ports, self.target, undo)
+        self._effective_ns = seen.at_ns
+        self._write("verified", evidence=self._evidence(seen, "effective_ns"))
+        return True
+
+    def _hold(self) -> None:
+        if self.injection.lasts_s is None:
+            self.release.wait()
+            return
+        end = self._effective_ns + int(self.injection.lasts_s * clock.NS)
+        self.release.wait(max(0.0, (end - clock.now_ns()) / clock.NS))
+
+    def _recover(self, undo: Undo) -> None:
+        asked_ns = self._journal.anchor.t_ns()
+        self._try_write("recovering", t_ns=asked_ns)
+        by = "undo"
+        if not self._struck:
+            now_ns = self._journal.anchor.t_ns()
+            self._try_write(
+                "recovered", evidence={"recovered_by": by, "gone_ns": now_ns, "proof": "never injected"}
+            )
+            return
+        try:
+            self.fault.recover(self._ports, self.target, undo)
+            seen = self.fault.verify_recovered(self._ports, self.target, undo)
+        except FaultError as error:
+            log.warning("%s on %s: %s", self.injection.fault_id, self.target.name, error)
+            restarted = self._restart(undo, str(error), asked_ns)
+            if restarted is None:
+                return
+            seen, by = restarted, "restart"
+        t_ns = self._journal.anchor.t_ns()
+        evidence = {"recovered_by": by, **self._evidence(seen, "gone_ns")}
+        self._try_write("recovered", evidence=evidence, t_ns=t_ns)
+
+    def _restart(self, undo: Undo, reason: str, asked_ns: int) -> Evidence | None:
+        """Undoing alone didn't bring the target back: end it and start it again, and say so."""
+        processes = self._ports.processes
+        try:
+            found = processes.find(self.target)
+            if found.respawn is None:
+                raise FaultError(f"{reason}; squall can't start a process of an outside system again")
+            op = {**found.respawn, "stop": True}
+            plain = self._plain_undo | {"ops": [*undo.ops, op]}
+            self._try_write("recovering", undo=plain, evidence={"restart": reason}, t_ns=asked_ns)
+            processes.respawn(op)
+            seen = self.fault.verify_recovered(self._ports, self.target, undo)
+        except FaultError as error:
+            self._give_up(str(error))
+            return None
+        return Evidence(
+            f"restarted, since undoing didn't help ({reason}); now: {seen.proof}", seen.at_ns, seen.facts
+        )
+
+    def _plain(self, undo: Undo, due_ns: int, end_ns: int) -> dict[str, Any]:
+        """Undo as the journal keeps it; the guardian reads ops, deadline_ns and anchor_mono_ns."""
+        lasts_s = self.injection.lasts_s
+        planned_ns = end_ns if lasts_s is None else due_ns + int(lasts_s * clock.NS)
+        slack_s = float(getattr(self.fault, "grace_s", 0)) + 2 * self._ports.recover_timeout_s + GRACE_S
+        self._plain_undo = {
+            "ops": [dict(op) for op in undo.ops],
+            "saved": dict(undo.saved),
+            "deadline_ns": planned_ns + int(slack_s * clock.NS),
+            "anchor_mono_ns": self._journal.anchor.mono_ns,
+        }
+        return self._plain_undo
+
+    def _intent(self, undo: Undo, due_ns: int) -> dict[str, Any]:
+        who = undo.identity
+        evidence: dict[str, Any] = {
+            "requested_ns": due_ns - self._journal.anchor.mono_ns,
+            "identity": {"pid": who.pid, "start_ticks": who.start_ticks},
+        }
+        if "note" in undo.saved:
+            evidence["note"] = undo.saved["note"]
+        return evidence
+
+    def _evidence(self, seen: Evidence, at_name: str) -> dict[str, Any]:
+        """As the journal keeps it: instants move from CLOCK_MONOTONIC to the run axis."""
+        base = self._journal.anchor.mono_ns
+        facts = {
+            name: value - base if name.endswith("_ns") and value is not None else value
+            for name, value in seen.facts.items()
+        }
+        return {**facts, at_name: seen.at_ns - base, "proof": seen.proof}
+
+    def _write(self, phase: Phase, **more: Any) -> None:
+        one = self.injection
+        self._journal.write(one.fault_id, one.fault, phase, self.target.name, **more)
+
+    def _try_write(self, phase: Phase, **more: Any) -> None:
+        """Undoing goes on when the disk is full; the run hears of it."""
+        try:
+            self._write(phase, **more)
+        except JournalError as error:
+            self.tell(f"journal of `{phase}`: {error}")
+
+    def _fail(self, reason: str) -> None:
+        self._try_write("failed", error=reason)
+        self.tell(reason)
+
+    def _give_up(self, reason: str) -> None:
+        self.problem = reason
+        self._fail(f"not undone: {reason}")
+
+    def tell(self, reason: str) -> None:
+        """Let the run know that it can't be judged."""
+        try:
+            self._failed(self.injection, self.target, reason)
+        except Exception:  # edge: a listener's bug must not keep us from undoing
+            log.exception("listener of failed faults")

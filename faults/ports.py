@@ -1,0 +1,144 @@
+"""The seam between faults and platforms: what a fault is, and what it may ask a platform to do.
+
+Data and protocols only. Faults don't know platforms, platforms don't know faults or schedules; a
+platform for netns or Kubernetes implements the same ports. Standard library only.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from harness.core import clock
+from harness.core.proc import Identity, Stat
+
+
+@dataclass(frozen=True)
+class Target:
+    """A planned target, `worker-1`: role and index (from 1), never a pid."""
+
+    role: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Everything that undoing needs, as plain data, known before the first side effect.
+
+    ops: operations of faults/undo.py, in order. identity: who the target was. saved: what the fault
+    itself wants to remember, JSON values only.
+    """
+
+    ops: tuple[Mapping[str, Any], ...]
+    identity: Identity
+    saved: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Something that was seen. Not seeing it is a FaultError, never an Evidence.
+
+    proof: one sentence. at_ns: CLOCK_MONOTONIC ns of the first moment at which it held. facts: JSON
+    values; names ending in _ns hold CLOCK_MONOTONIC instants (the journal moves them to the run axis).
+    """
+
+    proof: str
+    at_ns: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A target's process now: the tree (parents first, empty when gone) and the TCP ports it listens on."""
+
+    identity: Identity
+    tree: tuple[Identity, ...]
+    ports: tuple[int, ...]
+    respawn: Mapping[str, Any] | None  # the spawn operation that starts it again; None: an outside process
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Signs that a target does its work. None is unknown or doesn't apply, never a yes."""
+
+    healthy: bool | None = None  # its own /health, body read
+    listed: bool | None = None  # a frontend has it among its instances
+    requests: float | None = None  # counter of requests that it has taken
+    traffic: float | None = None  # counter of requests that the whole system has taken
+
+
+class ProcessControl(Protocol):
+    """Processes of the system under test, only those that sut.json names. Raises FaultError."""
+
+    def find(self, target: Target) -> Found:
+        """Who the target is now."""
+
+    def stat(self, who: Identity) -> Stat | None:
+        """What the kernel says about exactly this process, None when it is gone or a zombie."""
+
+    def signal(self, who: Identity, sig: signal.Signals) -> bool:
+        """Send a signal to exactly this process; False when it is gone."""
+
+    def refuses(self, target: Target, port: int) -> bool:
+        """True when a connection to this port of the target's host is refused."""
+
+    def respawn(self, op: Mapping[str, Any]) -> Identity:
+        """Carry out a spawn operation and note the new identity in sut.json."""
+
+    def serving(self, target: Target) -> Serving:
+        """Look once, from outside."""
+
+
+def _rest(seconds: float) -> bool:
+    clock.sleep_s(seconds)
+    return False
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a platform offers to faults. The later ports (network, gpus, control_plane) join here."""
+
+    processes: ProcessControl
+    recover_timeout_s: float = 15
+    rest: Callable[[float], bool] = _rest  # wait so long; True at once when the run is being stopped
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return frozenset({"processes"})
+
+
+class Fault(Protocol):
+    """A frozen dataclass whose fields are the YAML parameters. Five verbs, each raises FaultError."""
+
+    needs: ClassVar[frozenset[str]]  # ports: processes, network, gpus, control_plane
+
+    def prepare(self, p: Ports, t: Target) -> Undo:
+        """Read only; everything that recover needs, known BEFORE inject."""
+
+    def inject(self, p: Ports, t: Target, undo: Undo) -> None:
+        """The side effect."""
+
+    def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """By an independent channel, never by our own call's return value. at_ns: effective."""
+
+    def recover(self, p: Ports, t: Target, undo: Undo) -> None:
+        """Idempotent; right even if inject never ran."""
+
+    def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """Serving again within p.recover_timeout_s. at_ns: the fault itself is gone."""
+
+
+def tree_plain(tree: Sequence[Identity]) -> list[list[int]]:
+    """Identities as JSON."""
+    return [[one.pid, one.start_ticks] for one in tree]
+
+
+def tree_of(plain: Sequence[Sequence[int]]) -> list[Identity]:
+    """Back from `tree_plain`."""
+    return [Identity(pid, ticks) for pid, ticks in plain]

@@ -1,0 +1,140 @@
+"""What a scenario of right types may still not say: ranges, and keys that exclude each other.
+
+Each refusal names file, path, value and remedy. Faults' parameters, metrics and windows are checked
+where they are known (faults/timeline.py, stats/metrics.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from harness.core import strict
+from harness.core.errors import ScenarioError
+from harness.core.records import VIOLATIONS
+from harness.core.words import P
+
+if TYPE_CHECKING:
+    from harness.core.config import Length, Load, Scenario, Step, Sut, UserClass
+
+NAME_LENGTH = 64
+
+
+class Need(Protocol):
+    """Raises ScenarioError unless `ok`."""
+
+    def __call__(self, ok: bool, path: str, what: str, remedy: str) -> None: ...
+
+
+def check(s: Scenario, file: str) -> None:
+    """Raise ScenarioError for the first thing in `s` that can't be."""
+
+    def need(ok: bool, path: str, what: str, remedy: str) -> None:
+        if not ok:
+            raise ScenarioError(file, path, what, remedy)
+
+    need(all(c.isascii() and (c.isalnum() or c in "-_.") for c in s.name) and 0 < len(s.name) <= NAME_LENGTH,
+         "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
+    _sut(s.sut, need)
+    _load(s.load, need)
+    for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
+                          ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
+        need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
+    for n, code in enumerate(s.overload_codes):
+        need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
+    seen: set[str] = set()
+    for n, step in enumerate(s.faults):
+        _step(step, f"faults[{n}]", s.load.duration_s, seen, need)
+    for n, gate in enumerate(s.gates):
+        need((gate.max is None) != (gate.min is None), f"gates[{n}]", "needs exactly one of max and min",
+             f"for example {{metric: {gate.metric}, window: {gate.window}, max: 500}}")  # fmt: skip
+    for n, known in enumerate(s.known):
+        need(known.violation in VIOLATIONS, f"known[{n}].violation", f"{known.violation!r} is no violation",
+             strict.nearest(known.violation, VIOLATIONS))  # fmt: skip
+        need(known.max_count is None or known.max_count >= 1, f"known[{n}].max_count", f"got {known.max_count}",
+             "1 or more; remove the entry to allow none")  # fmt: skip
+
+
+def _sut(sut: Sut, need: Need) -> None:
+    need((sut.dynamo is None) != (sut.url is None), "sut", "needs exactly one of `dynamo` and `url`",
+         'write `dynamo: "1.6.1"` to start Dynamo here, or `url: "http://host:port"` for one that runs')  # fmt: skip
+    if sut.url is not None:
+        need(sut.model is not None, "sut.model", "is missing", "name the model that requests ask for")
+    for path, urls in (("url", [sut.url or "http://"]), ("metrics", sut.metrics), ("health", sut.health)):
+        for url in urls:
+            need(url.startswith(("http://", "https://")), f"sut.{path}", f"{url!r} is no URL",
+                 "start it with http:// or https://")  # fmt: skip
+    need(sut.workers >= 1, "sut.workers", f"must be 1 or more, got {sut.workers}", "set it to 2")
+    need(sut.frontends >= 1, "sut.frontends", f"must be 1 or more, got {sut.frontends}", "set it to 1")
+    need(sut.migration_limit >= 0, "sut.migration_limit", f"got {sut.migration_limit}", "0 = never")
+    need(0 <= sut.http_port < 65536, "sut.http_port", f"got {sut.http_port}", "0 = any free port")
+    need(
+        sut.ready_timeout_s > 0,
+        "sut.ready_timeout_s",
+        f"must be above 0, got {sut.ready_timeout_s}",
+        "seconds",
+    )
+    options = sut.engine_options
+    for field in ("ttft_ms", "itl_ms"):
+        value = getattr(options, field)
+        need(value >= 0, f"sut.engine_options.{field}", f"must be 0 or more, got {value}", "milliseconds")
+    for field in ("kv_blocks", "block_size", "max_num_seqs"):
+        value = getattr(options, field)
+        need(value >= 1, f"sut.engine_options.{field}", f"must be 1 or more, got {value}", "a count")
+    for n, m in enumerate(options.misbehave):
+        here = f"sut.engine_options.misbehave[{n}]"
+        need((m.one_in is None) != (m.at_token is None), here, "needs exactly one of one_in and at_token",
+             f"for example {{kind: {m.kind}, one_in: 10000}}")  # fmt: skip
+        need(m.one_in is None or m.one_in >= 1, f"{here}.one_in", f"got {m.one_in}", "1 or more")
+        need(m.at_token is None or m.at_token >= 0, f"{here}.at_token", f"got {m.at_token}", "0 or more")
+
+
+def _load(load: Load, need: Need) -> None:
+    for field, low in (("duration_s", False), ("timeout_s", False), ("warmup_s", True), ("drain_s", True)):
+        value = getattr(load, field)
+        need(value > 0 or (low and value == 0), f"load.{field}",
+             f"must be {'0 or more' if low else 'above 0'}, got {value}", "seconds")  # fmt: skip
+    need(bool(load.users), "load.users", "is empty", "name at least one user class with a count")
+    for n, user in enumerate(load.users):
+        _user(user, f"load.users[{n}]", need)
+
+
+def _user(u: UserClass, here: str, need: Need) -> None:
+    need(u.count >= 1, f"{here}.count", f"must be 1 or more, got {u.count}", "number of users")
+    need(u.think_s >= 0, f"{here}.think_s", f"must be 0 or more, got {u.think_s}", "seconds")
+    _length(u.prompt_tokens, f"{here}.prompt_tokens", need)
+    _, longest = _length(u.output_tokens, f"{here}.output_tokens", need)
+    need(
+        longest <= P,
+        f"{here}.output_tokens",
+        f"{longest} is above {P}, the length of the witness chain",
+        "lower it",
+    )
+    need((u.cancel is not None) == (u.user_class == "CancellingUser"), f"{here}.cancel",
+         f"{'is missing for' if u.cancel is None else 'does not fit'} {u.user_class}",
+         "CancellingUser needs `cancel: {after_tokens: 20, mode: rst}`, the others have none")  # fmt: skip
+    if u.cancel is not None:
+        need(u.cancel.after_tokens >= 0, f"{here}.cancel.after_tokens", f"got {u.cancel.after_tokens}",
+             "0 = during prefill")  # fmt: skip
+        need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
+
+
+def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
+    lo, hi = (length, length) if isinstance(length, int) else length.uniform
+    need(1 <= lo <= hi, path, f"{lo}..{hi} is no range of token counts", "lo <= hi, both above 0")
+    return lo, hi
+
+
+def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) -> None:
+    need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
+         "give each step an id of its own")  # fmt: skip
+    seen.add(step.id)
+    need(0 <= step.at_s <= duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of {duration_s} s",
+         "seconds from the end of warm-up, before the load ends")  # fmt: skip
+    need(step.hold_s is None or step.hold_s > 0, f"{here}.hold_s", f"got {step.hold_s}", "above 0")
+    need(step.every_s is None or step.every_s > 0, f"{here}.every_s", f"got {step.every_s}", "above 0")
+    need(step.jitter_s >= 0, f"{here}.jitter_s", f"got {step.jitter_s}", "0 or more")
+    need(step.select.count >= 1, f"{here}.select.count", f"{step.select.count} selects nothing",
+         "select 1 or more; a fault without a target is an error")  # fmt: skip
+    need(step.select.index != [], f"{here}.select.index", "is empty and selects nothing", "name one")
+    for index in step.select.index or []:
+        need(index >= 1, f"{here}.select.index", f"{index} is no target", "targets are numbered from 1")

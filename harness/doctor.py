@@ -1,0 +1,115 @@
+"""`squall doctor`: what this machine can do, what is missing, and the command that brings it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from harness.core import rundir
+from harness.core.errors import UsageError
+from harness.sut import venv
+
+
+class Check(NamedTuple):
+    """One line: `level` ok, missing (something can't be done) or absent (only some things need it)."""
+
+    level: str
+    name: str
+    text: str
+
+
+def checks() -> list[Check]:
+    """All checks; none of them changes anything."""
+    return [_python(), _kernel(), *_dynamo(), *_generator(), *_network(), _browser(), _room()]
+
+
+def show(say: Callable[[str], None]) -> int:
+    """Print them; 0 when a local run is possible, else 2."""
+    found = checks()
+    for check in found:
+        say(f"{check.level:<8} {check.name:<22} {check.text}")
+    missing = [check.name for check in found if check.level == "missing"]
+    say("")
+    say(
+        "a local run is possible" if not missing else f"a local run is not possible: fix {', '.join(missing)}"
+    )
+    return 2 if missing else 0
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check("ok" if ok else "missing", "python", f"{platform.python_version()} (3.11 or later)")
+
+
+def _kernel() -> Check:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return Check("missing", "kernel", f"{platform.release()}: no pidfd ({error.strerror}); 5.4 or later")
+    return Check("ok", "kernel", f"{platform.release()}, pidfd (signals never hit a reused pid)")
+
+
+def _dynamo() -> list[Check]:
+    found = []
+    for version in venv.versions():
+        try:
+            found.append(Check("ok", f"dynamo {version}", str(venv.python(version))))
+        except UsageError as error:
+            found.append(Check("absent", f"dynamo {version}", str(error)))
+    if not any(check.level == "ok" for check in found):
+        found.append(Check("missing", "dynamo", "no version is installed: `make demo`"))
+    return found
+
+
+def _generator() -> list[Check]:
+    from harness.traffic import stamps
+
+    warm_up = stamps.WarmUp()
+    stamped = warm_up.available
+    warm_up.close()
+    return [
+        Check("ok", "client engine", "auto = hub (pure Python); reactor (compiled): not in this version"),
+        Check(
+            "ok" if stamped else "absent",
+            "receive timestamps",
+            "by the kernel"
+            if stamped
+            else "not given here: times come from user space and are some ms worse",
+        ),  # fmt: skip
+    ]
+
+
+def _network() -> list[Check]:
+    root = os.geteuid() == 0
+    found = [
+        Check(
+            "ok" if root else "absent",
+            "root",
+            "yes" if root else "no: process faults work, later network faults don't",
+        )
+    ]
+    for command, package, use in (
+        ("ip", "iproute2", "network namespaces"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"),
+        ("etcd", "etcd-server", "etcd discovery"), ("nats-server", "nats-server", "NATS request plane"),
+    ):  # fmt: skip
+        where = shutil.which(command)
+        text = f"{where} ({use})" if where else f"only for {use}, a later version: apt-get install {package}"
+        found.append(Check("ok" if where else "absent", command, text))
+    return found
+
+
+def _browser() -> Check:
+    where = shutil.which("chromium")
+    return Check("ok" if where else "absent", "chromium", where or "only for the report's own tests")
+
+
+def _room() -> Check:
+    root = rundir.project_root()
+    free_gib = shutil.disk_usage(root).free / 2**30
+
+    level = "ok" if free_gib > 2 else "missing"
+    return Check(level, "disk", f"{free_gib:.0f} GiB free at the project (2 GiB needed)")

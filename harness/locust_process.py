@@ -1,0 +1,85 @@
+"""The Locust child of `squall run`: its command line, its status pipe, its end.
+
+Two pipes: it writes one JSON line of status each half second; we hold the other's write end, and
+`stop` or our death (end of file) asks it for an orderly end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from harness.core import clock, proc, rundir
+from harness.core.config import Scenario
+from harness.core.rundir import RunDir
+
+CONTROL_ENV = "SQUALL_CONTROL_FD"
+STATUS_ENV = "SQUALL_STATUS_FD"
+GUARDED_ENV = "SQUALL_GUARDED"  # set: a guardian watches already
+
+
+class LocustProcess:
+    """One headless Locust on a run directory."""
+
+    def __init__(self, run: RunDir, scenario: Scenario, run_id: str) -> None:
+        control_read, self._control = os.pipe()
+        self._status, status_write = os.pipe()
+        users = sum(user.count for user in scenario.load.users)
+        argv = [
+            sys.executable, "-m", "locust", "-f", str(rundir.project_root() / "locustfile.py"), "--headless",
+            "--run-dir", str(run.path), "--users", str(users), "--spawn-rate", str(users),
+            "--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO",
+        ]  # fmt: skip
+        env = {
+            **os.environ,
+            proc.RUN_ENV: run_id,
+            CONTROL_ENV: str(control_read),
+            STATUS_ENV: str(status_write),
+            GUARDED_ENV: "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        env.pop("LOCUST_LOCUSTFILE", None)
+        self.log = run.log("locust")
+        self.process = proc.spawn(argv, env, self.log, cwd=run.path, pass_fds=(control_read, status_write))
+        os.close(control_read)
+        os.close(status_write)
+        self._buffer = b""
+
+    def ask_stop(self) -> None:
+        """Ask for an orderly end: undo faults, stop users, close files."""
+        with contextlib.suppress(OSError):
+            os.write(self._control, b"stop\n")
+
+    def wait(self, timeout_s: float | None, on_status: Callable[[dict[str, Any]], None]) -> int | None:
+        """Wait for its end and pass on its status; the exit code, or None after `timeout_s`."""
+        end = None if timeout_s is None else clock.now_ns() + int(timeout_s * clock.NS)
+        while self.process.poll() is None:
+            if end is not None and clock.now_ns() >= end:
+                return None
+            self._read_status(0.2, on_status)
+        return self.process.returncode
+
+    def _read_status(self, timeout_s: float, on_status: Callable[[dict[str, Any]], None]) -> None:
+        if not select.select([self._status], [], [], timeout_s)[0]:
+            return
+        data = os.read(self._status, 65536)
+        if not data:  # closed; poll() says the rest soon
+            clock.sleep_s(0.02)
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if lines:
+            on_status(json.loads(lines[-1]))
+
+    def close(self) -> None:
+        """Close the pipes; a process that still runs is killed."""
+        for fd in (self._control, self._status):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,92 @@
+"""Everything that can be refused before anything is changed: exit 2, naming file, path, value, remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from faults import targets, timeline
+from harness.core import clock, config, rundir
+from harness.core.config import Scenario
+from harness.core.errors import ScenarioError, UsageError
+from harness.stats import metrics
+from harness.sut import launch
+from harness.traffic import prompts
+
+
+def load(path: Path, overrides: list[str], seed: int | None) -> Scenario:
+    """The scenario after overrides. Raises UsageError."""
+    return config.load_scenario(path, overrides, seed)
+
+
+def check(scenario: Scenario, file: str, baseline: Path | None = None) -> None:
+    """Raise UsageError for whatever would stop a run later, and change nothing."""
+    config.refuse_expired(scenario, clock.utc_date(clock.wall_ns()), file)
+    if scenario.generator.engine == "reactor":
+        raise ScenarioError(
+            file, "generator.engine", "the compiled engine is not in this version", "write `auto` or `hub`"
+        )
+    metrics.check_gates(scenario, file)
+    prompts.check(scenario, file)
+    fault_plan(scenario, file)
+    if baseline is not None and not rundir.open_run(baseline).metrics.exists():
+        raise UsageError(f"{baseline}: no metrics.json; --baseline takes the directory of a finished run")
+    launch.preflight(scenario, file)
+
+
+def fault_plan(scenario: Scenario, file: str) -> timeline.Plan:
+    """The fault plan, a pure function of scenario and seed. Raises ScenarioError."""
+    return timeline.plan(scenario, targets.of_scenario(scenario), file)
+
+
+def plan_text(scenario: Scenario, file: str, as_json: bool) -> list[str]:
+    """What `squall plan` prints: faults in time, load, hashes; as canonical JSON or for people."""
+    plan = fault_plan(scenario, file)
+    first = [
+        prompts.prompt(scenario.seed, entry, n, k, prompts.shortest(prompts.ROUTES[entry.user_class])).text
+        for n, entry in enumerate(scenario.load.users)
+        for k in range(3)
+    ]
+    digest = hashlib.sha256(json.dumps(first).encode()).hexdigest()
+    hashes = {
+        "trace_sha256": config.trace_sha256(scenario),
+        "config_sha256": config.config_sha256(scenario),
+        "plan_sha256": hashlib.sha256(plan.to_json()).hexdigest(),
+        "first_prompts_sha256": digest,
+    }
+    if as_json:
+        whole = {"scenario": config.to_plain(scenario), "faults": json.loads(plan.to_json()), **hashes}
+        return [json.dumps(whole, sort_keys=True, separators=(",", ":"), default=str)]
+    return [*_system_lines(scenario), *_load_lines(scenario), "faults (seconds from the end of warm-up)",
+            *(f"  {line}" for line in plan.lines() or ["none"]),
+            *(f"{name:<21} {value[:16]}" for name, value in hashes.items())]  # fmt: skip
+
+
+def _system_lines(scenario: Scenario) -> list[str]:
+    sut = scenario.sut
+    if sut.url is not None:
+        names = ", ".join(f"{t.role} (pid {t.pid})" for t in sut.targets) or "none"
+        return [
+            f"system   outside, {sut.url}, model {sut.model}, oracle {sut.oracle}; faults may touch: {names}"
+        ]
+    return [
+        f"system   Dynamo {sut.dynamo}, {sut.frontends} frontend(s), {sut.workers} worker(s), engine {sut.engine}, "
+        f"migration limit {sut.migration_limit}"
+    ]
+
+
+def _load_lines(scenario: Scenario) -> list[str]:
+    load = scenario.load
+    lines = [
+        f"load     {load.warmup_s:g} s warm-up, {load.duration_s:g} s, up to {load.drain_s:g} s drain, seed {scenario.seed}"
+    ]
+    for user in load.users:
+        lines.append(
+            f"  {user.count} x {user.user_class}: prompt {_length(user.prompt_tokens)}, answer {_length(user.output_tokens)} tokens"
+        )
+    return lines
+
+
+def _length(length: config.Length) -> str:
+    return f"{length.uniform[0]}-{length.uniform[1]}" if isinstance(length, config.Uniform) else str(length)

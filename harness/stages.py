@@ -1,0 +1,290 @@
+"""The pipeline: check, provision, load, restore, judge. One function for each command.
+
+Every stage reads and writes the run directory only, so each can be repeated alone. Whatever happens
+in between, restoring runs, and then what was measured is judged.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from faults import guardian, restore
+from faults import recover as recovery
+from harness import preflight
+from harness.core import config, ids, manifest, proc, rundir, sutfile
+from harness.core.config import Scenario
+from harness.core.errors import Exit, NotRestored, SquallError, UsageError
+from harness.core.rundir import RunDir
+from harness.core.sutfile import SutState
+from harness.locust_process import LocustProcess
+from harness.progress import Progress
+from harness.sut import launch
+
+Print = Callable[[str], None]
+
+END_MARGIN_S = 30.0  # over warm-up, load, recovery and drain before Locust counts as stuck
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM, raised where the main thread stands."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM: raised as Interrupted where that is allowed, only noted elsewhere."""
+
+    def __init__(self) -> None:
+        self._raise = False
+        self._pending = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._raise:
+            self._raise = False  # once: cleaning up must end
+            raise Interrupted
+        self._pending = True
+        sys.stderr.write("\nsquall: cleaning up; a second interrupt changes nothing\n")
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Interrupted may come anywhere inside, once; one that came before comes at once."""
+        if self._pending:
+            raise Interrupted
+        self._raise = True
+        try:
+            yield
+        finally:
+            self._raise = False
+
+
+def runs_dir() -> Path:
+    """Where runs land."""
+    return Path.cwd() / "runs" if (Path.cwd() / "locustfile.py").exists() else rundir.project_root() / "runs"
+
+
+def run(
+    path: Path, overrides: list[str], seed: int | None, out: Path | None, baseline: Path | None, show: Print
+) -> int:
+    """`squall run`: everything, from scenario to verdict. Returns the exit code."""
+    scenario = preflight.load(path, overrides, seed)
+    preflight.check(scenario, str(path), baseline)
+    progress, signals = Progress(), _Signals()
+    run_id = ids.run_id(scenario.name)
+    run = rundir.create(out or runs_dir() / run_id)
+    with rundir.hold(run):
+        _begin(run, scenario, run_id, path, overrides)
+        guard = guardian.start(run, run_id, None if scenario.sut.url else run_id)
+        interrupted, problem = False, None
+        try:
+            with signals.raising():
+                _provision(run, scenario, run_id, "run", progress)
+                progress.say(f"load: {scenario.load.warmup_s:g} s warm-up, {scenario.load.duration_s:g} s")
+            interrupted = _load(run, scenario, run_id, signals, progress)
+        except Interrupted:
+            interrupted = True
+        except SquallError as error:
+            problem = error
+        not_restored = _restore(run, run_id, guard, progress)
+        manifest.update(run, interrupted=interrupted, restored=not_restored is None)
+        if problem is not None:
+            _forget(run, problem, not_restored)
+            raise problem
+        code = _judge(run, baseline, show, progress)
+    for command in not_restored.commands if not_restored else ():
+        show(f"to finish: {command}")
+    return code
+
+
+def _forget(run: RunDir, problem: SquallError, not_restored: NotRestored | None) -> None:
+    """The system never came up: keep the logs that say why, and nothing when it was the user's mistake."""
+    if not_restored is not None:
+        raise not_restored from problem
+    if isinstance(problem, UsageError):
+        shutil.rmtree(run.path)
+    else:
+        manifest.add_reasons(run, [str(problem)])
+
+
+def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, show: Print) -> int:
+    """`squall up`: the system alone, left running."""
+    scenario = preflight.load(path, overrides, seed)
+    preflight.check(scenario, str(path))
+    if scenario.sut.url is not None:
+        raise UsageError(f"{path}: sut.url: an outside system runs already; use `squall run`")
+    progress, signals = Progress(), _Signals()
+    run_id = ids.run_id(scenario.name)
+    run = rundir.create(out or runs_dir() / run_id)
+    with rundir.hold(run):
+        _begin(run, scenario, run_id, path, overrides)
+        guard = guardian.start(run, run_id, run_id)
+        try:
+            with signals.raising():
+                state = _provision(run, scenario, run_id, "up", progress)
+        except (Interrupted, SquallError) as error:
+            not_restored = _restore(run, run_id, guard, progress)
+            if not_restored:
+                raise not_restored from None
+            if isinstance(error, Interrupted):
+                return int(Exit.INTERRUPTED)
+            raise
+        guard.done()
+    show(f"up: {', '.join(state.urls)} (model {state.model}), {len(state.processes)} processes")
+    show(f"  web UI:   locust -f {rundir.project_root() / 'locustfile.py'} --run-dir {run.path}")
+    show("            (add --headless for a run without it)")
+    show(f"  then:     squall report {run.path}")
+    show(f"  stop it:  squall down {run.path}")
+    return int(Exit.PASS)
+
+
+def down(path: Path | None, show: Print) -> int:
+    """`squall down`: stop what `squall up` started."""
+    runs = (
+        [rundir.open_run(path)] if path else [r for r in rundir.unfinished(runs_dir()) if _owner(r) == "up"]
+    )
+    if not runs:
+        show("nothing is up")
+    for run in runs:
+        if _owner(run) != "up":
+            raise UsageError(
+                f"{run.path}: not made by `squall up`; a run that died: `squall recover {run.path}`"
+            )
+        with rundir.hold(run):
+            state = sutfile.load(run)
+            launch.teardown(state)
+            _raise_problems(
+                run, restore.restore(run, manifest.read(run)["run_id"], "down", show, state.sut_id)
+            )
+        show(f"{run.path.name}: down")
+    return int(Exit.PASS)
+
+
+def plan(path: Path, overrides: list[str], seed: int | None, as_json: bool, show: Print) -> int:
+    """`squall plan`: what would happen; reads only."""
+    scenario = preflight.load(path, overrides, seed)
+    preflight.check(scenario, str(path))
+    for line in preflight.plan_text(scenario, str(path), as_json):
+        show(line)
+    return int(Exit.PASS)
+
+
+def recover(path: Path | None, show: Print) -> int:
+    """`squall recover`: undo what runs that died left. Raises NotRestored."""
+    runs = (
+        [rundir.open_run(path)] if path else [r for r in rundir.unfinished(runs_dir()) if _owner(r) != "up"]
+    )
+    if not runs:
+        show("no unfinished run")
+    for run in runs:
+        recovery.recover(run, show)
+    return int(Exit.PASS)
+
+
+def report(path: Path, baseline: Path | None, show: Print) -> int:
+    """`squall report`: merge, judge and render again from a run's files."""
+    run = rundir.open_run(path)
+    with rundir.hold(run):
+        return _judge(run, baseline, show, Progress())
+
+
+def unfinished_notice() -> list[str]:
+    """A line for each run that died and was never restored."""
+    lines = []
+    for run in rundir.unfinished(runs_dir()):
+        if not rundir.held(run) and _owner(run) != "up":
+            lines.append(
+                f"squall: unfinished run {run.path.name}: `squall recover {run.path}` undoes what it left"
+            )
+    return lines
+
+
+def _owner(run: RunDir) -> str | None:
+    return sutfile.load(run).owner if run.sut.exists() else None
+
+
+def _begin(run: RunDir, scenario: Scenario, run_id: str, path: Path, overrides: list[str]) -> None:
+    """Write down what will happen, before it does."""
+    words = [word for override in overrides for word in ("--set", override)]
+    manifest.create(run, scenario, run_id, ["squall", "run", str(path), *words, "--seed", str(scenario.seed)])
+    rundir.write_atomic(run.scenario, config.to_yaml(scenario).encode())
+    rundir.write_atomic(run.plan, preflight.fault_plan(scenario, str(path)).to_json())
+    rundir.link_latest(run)
+
+
+def _provision(
+    run: RunDir, scenario: Scenario, run_id: str, owner: Literal["run", "up"], progress: Progress
+) -> SutState:
+    if scenario.sut.url is not None:
+        return launch.attach(scenario, run, run_id)
+    return launch.provision(scenario, run, owner, run_id, progress.say)
+
+
+def _load(run: RunDir, scenario: Scenario, run_id: str, signals: _Signals, progress: Progress) -> bool:
+    """Run Locust to its end. True when it was interrupted."""
+    load = scenario.load
+    end_s = 2 * scenario.recover_timeout_s + END_MARGIN_S
+    locust = LocustProcess(run, scenario, run_id)
+    interrupted = False
+    try:
+        try:
+            with signals.raising():
+                code = locust.wait(load.warmup_s + load.duration_s + load.drain_s + end_s, progress.status)
+        except Interrupted:
+            interrupted = True
+            progress.say("interrupted: undoing faults, stopping users, writing what was measured")
+            locust.ask_stop()
+            code = locust.wait(end_s, progress.status)
+        if code is None:
+            manifest.add_reasons(run, [f"Locust did not end in time; its log is logs/{locust.log.name}"])
+        elif code != 0:
+            manifest.add_reasons(run, [f"Locust ended with code {code}: {proc.tail(locust.log, 5)}"])
+    finally:
+        locust.close()
+    return interrupted
+
+
+def _restore(
+    run: RunDir, run_id: str, guard: guardian.GuardianHandle, progress: Progress
+) -> NotRestored | None:
+    """Tear down what this run made and undo what is open; what could not be is returned."""
+    if run.sut.exists() and (state := sutfile.load(run)).owner == "run":
+        progress.say("tearing down")
+        launch.teardown(state)
+    try:
+        _raise_problems(run, restore.restore(run, run_id, "run", progress.say, run_id))
+    except NotRestored as error:
+        progress.say(f"not restored: {error}")
+        return error
+    finally:
+        guard.done()
+    return None
+
+
+def _raise_problems(run: RunDir, done: restore.Restored) -> None:
+    if done.problems:
+        commands = [*done.commands, f"squall recover {run.path}"]
+        raise NotRestored(f"{run.path.name}: {'; '.join(done.problems)}", commands)
+
+
+def _judge(run: RunDir, baseline: Path | None, show: Print, progress: Progress) -> int:
+    """Merge, analyse, write, render, print. Returns the exit code of the verdict."""
+    from harness.collect.merge import merge
+    from harness.stats import analyse
+    from harness.summary import lines
+    from reports import model, write
+
+    progress.say("judging")
+    merged = merge(run)
+    manifest.add_reasons(run, list(merged.missing))
+    analysis = analyse.analyse(run)
+    analyse.write(run, analysis)
+    page = write.write_all(run, model.build(run, analysis))
+    for line in lines(analysis, page, baseline):
+        show(line)
+    return analysis.exit_code

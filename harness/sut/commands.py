@@ -1,0 +1,128 @@
+"""What to start: argv and environment of every process of the system, as a pure function.
+
+Nothing is started here. A process gets a small environment of its own (no DYN_* of the caller leaks
+in), written to sut.json so that a restart is the same as the first start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from harness.core import proc, words
+from harness.core.config import Scenario
+from harness.core.rundir import RunDir
+from harness.core.sutfile import Process
+from harness.sut import model
+from harness.sut.ports import LOOPBACK
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_LOG")
+WITNESS_MAIN = Path(__file__).with_name("witness") / "main.py"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a system is put: what the scenario doesn't say."""
+
+    python: Path  # of Dynamo's venv
+    model_dir: Path
+    model_name: str
+    run: RunDir
+    sut_id: str
+    control_token: str
+    version_env: Mapping[str, str]  # from configs/sut/<version>.yaml
+    caller_env: Mapping[str, str]
+
+
+def port_count(scenario: Scenario) -> int:
+    """Ports to reserve: one a frontend, two a worker (system, control)."""
+    return scenario.sut.frontends + 2 * scenario.sut.workers
+
+
+def processes(scenario: Scenario, site: Site, ports: list[int]) -> list[Process]:
+    """All processes to start, pid 0 for now. `ports`: port_count() free ones."""
+    sut = scenario.sut
+    rest = iter(ports)
+    found = []
+    for index in range(1, sut.frontends + 1):
+        free = next(rest)
+        found.append(frontend(scenario, site, index, sut.http_port + index - 1 if sut.http_port else free))
+    found += [worker(scenario, site, index, next(rest), next(rest)) for index in range(1, sut.workers + 1)]
+    return found
+
+
+def frontend(scenario: Scenario, site: Site, index: int, port: int) -> Process:
+    """One frontend listening on `port`."""
+    argv = [
+        str(site.python), "-m", "dynamo.frontend", "--http-host", LOOPBACK, "--http-port", str(port),
+        "--migration-limit", str(scenario.sut.migration_limit), *scenario.sut.frontend_args,
+    ]  # fmt: skip
+    return _process(site, "frontend", index, argv, _env(scenario, site, f"frontend-{index}"), port)
+
+
+def worker(scenario: Scenario, site: Site, index: int, system_port: int, control_port: int) -> Process:
+    """One worker with its health and metrics on `system_port`."""
+    sut, options = scenario.sut, scenario.sut.engine_options
+    name = f"worker-{index}"
+    env = _env(scenario, site, name)
+    env["DYN_SYSTEM_PORT"] = str(system_port)
+    if sut.engine == "witness":
+        argv = [str(site.python), str(WITNESS_MAIN)]
+        env["SQUALL_WITNESS"] = json.dumps(
+            {
+                "words": words.__file__, "model_dir": str(site.model_dir), "model_name": site.model_name,
+                "control_port": control_port, "context_length": model.CONTEXT_LENGTH,
+                **msgspec.to_builtins(options),
+            }
+        )  # fmt: skip
+        env["SQUALL_WITNESS_TOKEN"] = site.control_token
+        env["SQUALL_SEGMENTS"] = str(site.run.segments(name))
+    else:
+        env.setdefault("DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS", '["generate"]')  # else it never says ready
+        argv = [
+            str(site.python), "-m", "dynamo.mocker", "--model-path", str(site.model_dir),
+            "--model-name", site.model_name, "--engine-type", sut.engine_type,
+            "--block-size", str(options.block_size), "--num-gpu-blocks-override", str(options.kv_blocks),
+            "--max-num-seqs", str(options.max_num_seqs), *sut.worker_args,
+        ]  # fmt: skip
+    found = _process(site, "worker", index, argv, env, system_port)
+    found.control_port = control_port if sut.engine == "witness" else None
+    found.port = None  # its service port is chosen by Dynamo
+    return found
+
+
+def _process(site: Site, role: str, index: int, argv: list[str], env: dict[str, str], port: int) -> Process:
+    name = f"{role}-{index}"
+    base = f"http://{LOOPBACK}:{port}"
+    return Process(
+        name=name, role=role, index=index, pid=0, start_ticks=0, argv=argv, env=env,
+        cwd=str(site.run.path), log=str(site.run.log(name)), port=port, health=[f"{base}/health"],
+        metrics=f"{base}/metrics",
+    )  # fmt: skip
+
+
+def _env(scenario: Scenario, site: Site, name: str) -> dict[str, str]:
+    env = {key: site.caller_env[key] for key in INHERITED if key in site.caller_env}
+    if proc.RUN_ENV in site.caller_env:
+        env[proc.RUN_ENV] = site.caller_env[proc.RUN_ENV]
+    return {
+        **env,
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
+        "DYN_DISCOVERY_BACKEND": "file",
+        "DYN_FILE_KV": str(site.run.discovery),
+        "DYN_REQUEST_PLANE": "tcp",
+        "DYN_EVENT_PLANE": "zmq",
+        "DYN_TCP_RPC_HOST": LOOPBACK,
+        "DYN_EVENT_PLANE_HOST": LOOPBACK,
+        "DYN_SYSTEM_HOST": LOOPBACK,
+        **site.version_env,
+        **scenario.sut.env,
+        proc.SUT_ENV: site.sut_id,
+        proc.TARGET_ENV: name,
+    }

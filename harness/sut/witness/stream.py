@@ -1,0 +1,114 @@
+"""One request in the witness: what it sends next, when, and what keeps it from it.
+
+Knows nothing of Dynamo but the context's two flags. Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from capacity import Seat
+from chain import WINDOW, Job, Vocabulary
+from lies import Lies
+
+
+@dataclass(eq=False)
+class Stream:
+    """Mutable state of a request; `following` is the index of the next token to plan."""
+
+    request_id: str
+    context: Any
+    job: Job
+    seat: Seat
+    received: int  # tokens of the prompt as it came: original prompt + answer so far
+    planned: dict[str, int]  # request-level lies: kind -> token index they wait for
+    following: int
+    made: int = 0
+    pending: deque[int] = field(default_factory=deque)  # token ids planned, not sent yet
+    waiter: asyncio.Future[bool] | None = None
+    aborted: bool = False
+    reason: str = "aborted"
+
+    def left(self) -> bool:
+        """True while there is something to send."""
+        return bool(self.pending) or self.following < self.job.total
+
+    def stopped(self) -> bool:
+        """True when nobody wants the rest."""
+        return self.aborted or bool(self.context.is_stopped() or self.context.is_killed())
+
+    def abort(self) -> None:
+        """Stop, at once when it waits for something."""
+        self.aborted = True
+        if self.waiter is not None:
+            _wake(self.waiter)
+
+    async def until(self, due: float | None) -> bool:
+        """Sleep to `due` (time.monotonic; None: for ever); False when the request was stopped."""
+        if self.stopped():
+            return False
+        left = 0.0 if due is None else due - time.monotonic()
+        if due is not None and left <= 0:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter = self.waiter = loop.create_future()
+        timer = None if due is None else loop.call_later(left, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self.waiter = None
+            if timer is not None:
+                timer.cancel()
+        return not self.stopped()
+
+    def event(self, lies: Lies) -> str | None:
+        """The request-level lie that is due before the next token."""
+        for kind, at in self.planned.items():
+            if kind != "naive_usage" and at == self.following:
+                del self.planned[kind]
+                lies.note(kind, self.request_id)
+                return kind
+        return None
+
+    def plan(self, vocabulary: Vocabulary, lies: Lies, everybody: Callable[[], Sequence[Stream]]) -> bool:
+        """Decide what goes out for the next index; False when nothing does (a dropped token)."""
+        job, i = self.job, self.following
+        right = vocabulary.token(job, i)
+        kind = lies.for_token(i, job.total) if job.keyed else None
+        self.following += 1
+        if kind is None:
+            self.pending.append(right)
+            return True
+        if kind == "repeat":
+            self.pending.extend((right, right))
+        elif kind == "swap":
+            self.pending.extend((vocabulary.token(job, i + 1), right))
+            self.following += 1
+            lies.skip_token()
+        elif kind == "corrupt":
+            self.pending.append(vocabulary.ids[vocabulary.p + i % 7])  # in nobody's chain
+        elif kind == "cross":
+            self.pending.append(self._foreign(vocabulary, everybody()))
+        lies.note(kind, self.request_id)
+        return bool(self.pending)
+
+    def _foreign(self, vocabulary: Vocabulary, everybody: Sequence[Stream]) -> int:
+        """A token of another stream's chain that can't be taken for one of this stream's."""
+        others = [stream for stream in everybody if stream is not self]
+        other = others[0].job if others else Job(self.job.b, self.job.a + 1, 0, 0, 0, keyed=True)
+        start = others[0].following if others else 0
+        for k in range(vocabulary.p):
+            word = (other.a + (start + k) * other.b) % vocabulary.p
+            if vocabulary.position(self.job, word) >= self.job.total + 2 * WINDOW:
+                return vocabulary.ids[word]
+        return vocabulary.ids[vocabulary.p]  # an answer as long as the chain
+
+
+def _wake(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,89 @@
+"""The oracle of the witness engine: which token of the chain each word is, and in which class it falls.
+
+DESIGN section 7: each token is accepted, duplicated, reordered, foreign or extra; what never came is lost
+when a later one did, and a short stream when none did. Knows nothing of HTTP, events or times.
+"""
+
+from __future__ import annotations
+
+from harness.core import words
+
+WINDOW = 64  # a word further ahead of the expected one than this is foreign, not a jump
+
+
+class Chain:
+    """Walks through the answer to key (a, b), of which `n` tokens are expected (0 < n <= P)."""
+
+    __slots__ = (
+        "_a", "_b", "_expected_text", "_extra_seen", "_inverse", "_known", "_seen", "duplicated", "expected",
+        "extra", "foreign", "n", "reordered",
+    )  # fmt: skip
+
+    def __init__(self, a: int, b: int, n: int) -> None:
+        words.check_key(a, b)
+        self.n = n
+        self.expected = 0  # one above the highest accepted token
+        self.duplicated = self.reordered = self.foreign = self.extra = 0
+        self._a, self._b, self._inverse = a, b, words.inverse(b)
+        self._seen = bytearray(n)
+        self._known = 0  # tokens below `expected` that were seen
+        self._extra_seen: set[int] = set()
+        self._expected_text = " " + words.WORDS[a]
+
+    @property
+    def lost(self) -> int:
+        """Tokens below the highest accepted one that never came."""
+        return self.expected - self._known
+
+    @property
+    def short(self) -> bool:
+        """The tail is missing."""
+        return self.expected < self.n
+
+    def take(self, text: str) -> int:
+        """Judge the tokens of one piece of text; how many there were.
+
+        A token is a space and a word, nothing else: what doesn't start with a space, an empty word
+        or half a word is one foreign token.
+        """
+        if text == self._expected_text and self.expected < self.n:  # by far the usual case
+            self._accept(self.expected)
+            return 1
+        if not text:
+            return 0
+        first, *rest = text.split(" ")
+        if first:
+            self.foreign += 1
+        for word in rest:
+            self._word(word)
+        return len(rest) + bool(first)
+
+    def _word(self, word: str) -> None:
+        index = words.INDEX.get(word)
+        i = -1 if index is None else words.position(index, self._a, self._inverse)
+        if i < 0:
+            self.foreign += 1
+        elif i < self.n:
+            if self._seen[i]:
+                self.duplicated += 1
+            elif i < self.expected:
+                self.reordered += 1
+                self._seen[i] = 1
+                self._known += 1
+            elif i - self.expected <= WINDOW:
+                self._accept(i)
+            else:
+                self.foreign += 1
+        elif i in self._extra_seen:
+            self.duplicated += 1
+        elif i == self.n + self.extra and self._seen[self.n - 1]:
+            self.extra += 1
+            self._extra_seen.add(i)
+        else:
+            self.foreign += 1
+
+    def _accept(self, i: int) -> None:
+        self._seen[i] = 1
+        self._known += 1
+        self.expected = i + 1
+        self._expected_text = " " + words.WORDS[(self._a + self.expected * self._b) % words.P]

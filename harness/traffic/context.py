@@ -1,0 +1,89 @@
+"""What the users of one process share during one test: what to send, where, and where records go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sized
+from dataclasses import dataclass, field
+
+from harness.core.clock import Anchor
+from harness.core.config import Scenario
+from harness.core.records import FAILED, Outcome, RequestRecord
+from harness.core.sutfile import SutState
+from harness.traffic.hub import Exchange, HubEngine
+from harness.traffic.lag import Lag
+
+
+@dataclass
+class LiveCounters:
+    """Totals since the start of the test, for the eye. `tokens` includes those of open streams, about."""
+
+    sent: int = 0
+    ok: int = 0
+    shed: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    tokens_done: int = 0
+    open: Collection[Exchange] = ()
+
+    @property
+    def tokens(self) -> int:
+        return self.tokens_done + sum(_pieces(one.pieces) for one in list(self.open))
+
+    def started(self) -> None:
+        self.sent += 1
+        self.in_flight += 1
+
+    def ended(self, outcome: Outcome, tokens: int) -> None:
+        self.in_flight -= 1
+        self.tokens_done += tokens
+        if outcome == "ok":
+            self.ok += 1
+        elif outcome == "shed":
+            self.shed += 1
+        elif outcome == "cancelled":
+            self.cancelled += 1
+        elif outcome in FAILED:
+            self.failed += 1
+
+
+def _pieces(pieces: Sized) -> int:
+    return max(0, len(pieces) - 1)  # one piece a token, about, after the head
+
+
+@dataclass
+class Numbering:
+    """Gives users numbers that no other process gives."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def next(self, user_class: str) -> int:
+        """0, 1, 2, ... for each class."""
+        number = self.counts.get(user_class, 0)
+        self.counts[user_class] = number + 1
+        return number
+
+
+@dataclass(frozen=True)
+class TrafficContext:
+    """One test of one Locust process. Opens its engine when made; `close` it."""
+
+    scenario: Scenario
+    sut: SutState
+    run_id: str
+    anchor: Anchor
+    worker_index: int
+    worker_count: int
+    sink: Callable[[RequestRecord], object]
+    live: LiveCounters
+    headers: dict[str, str]
+    engine: HubEngine = field(default_factory=HubEngine)
+    lag: Lag = field(default_factory=Lag)
+    numbering: Numbering = field(default_factory=Numbering)
+
+    def __post_init__(self) -> None:
+        self.live.open = self.engine.open
+
+    def close(self) -> None:
+        """Finish every record that is still being judged, and release the engine."""
+        self.engine.close()

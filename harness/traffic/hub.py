@@ -1,0 +1,465 @@
+"""The hub engine: HTTP exchanges on gevent's hub, one greenlet switch for each stream, not for each chunk.
+
+A persistent read watcher for each connection; the hub's callback reads with recvmsg (kernel receive
+stamps), keeps the bytes, counts events for the live rates and looks for the end of the body. All reading
+is left to the end of the stream. Knows HTTP framing, TLS and how to close; not what an answer means.
+"""
+
+from __future__ import annotations
+
+import _socket  # plain sockets: a patched socket's calls may switch greenlets, which a hub callback must not
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+from gevent.hub import Waiter
+from gevent.lock import BoundedSemaphore
+
+from harness.core.clock import now_ns
+from harness.core.errors import UsageError
+from harness.traffic import stamps, tls
+from harness.traffic.http1 import Response
+from harness.traffic.integrity import End, Transcript
+from harness.traffic.timer import Timer
+
+READ, WRITE = 1, 2
+READ_BYTES = 16_384
+_EMPTY_LINE = b"\r\n\r\n"
+JOBS_NS = 500_000  # of deferred work between two looks at the sockets
+STALE_NS = 100_000_000
+"""A kept connection that fails within this time of the request, with no byte of an answer, was closed by
+the server before it saw the request (RFC 9112 section 9.3.1): the request is sent again, once."""
+
+Watch = Callable[[int, bytes], bool]
+
+
+class Exchange:
+    """One request and what came of it. Times are CLOCK_MONOTONIC ns."""
+
+    __slots__ = (
+        "after_send", "bodies", "cancel_mode", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
+        "request", "response", "sent_ns", "start_ns", "watch",
+    )  # fmt: skip
+
+    def __init__(self, request: bytes, watch: Watch | None = None, cancel_mode: str = "rst") -> None:
+        self.request = request
+        self.watch = watch  # sees each part of the body at once; True = cancel now, by cancel_mode
+        self.cancel_mode = cancel_mode
+        self.start_ns = 0
+        self.end_ns = 0
+        self.end: End | None = None
+        self.error: str | None = None
+        self.after_send: Callable[[], None] | None = None  # called once, while the answer is on its way
+        self.offset_start_ns = self.offset_end_ns = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an answer's pieces."""
+        self.pieces: list[stamps.Piece] = []
+        self.bodies: list[tuple[int, bytes]] = []
+        self.response = Response()
+        self.fed = 0  # pieces that the framing has seen
+        self.sent_ns = 0
+        self.end, self.error = None, None
+
+    def frame(self) -> bool:
+        """Read the framing of the pieces since the last call; True when no more is wanted."""
+        pieces, response = self.pieces, self.response
+        for index in range(self.fed, len(pieces)):
+            body = response.feed(pieces[index][1])
+            if body:
+                self.bodies.append((index, body))
+                if self.watch is not None and self.watch(index, body):
+                    self.fed = index + 1
+                    return True
+        self.fed = len(pieces)
+        return response.complete or response.error is not None
+
+    def over_ns(self) -> int:
+        """When the answer was over: the last byte's arrival when it is complete, else our time."""
+        if self.end != "complete":
+            return self.end_ns
+        return stamps.resolve(self.pieces[-1:], self.start_ns, self.offset_start_ns, self.offset_end_ns)[0]
+
+    def transcript(self) -> Transcript:
+        """What the oracle reads; call it when the exchange is over."""
+        response = self.response
+        times = stamps.resolve(self.pieces, self.start_ns, self.offset_start_ns, self.offset_end_ns)
+        return Transcript(
+            start_ns=self.start_ns,
+            end_ns=self.over_ns(),
+            end=self.end or "drain",
+            status=response.status if response.head_complete else 0,
+            content_type=response.header("content-type"),
+            content_encoding=response.header("content-encoding"),
+            bodies=self.bodies,
+            times=times,
+            error=self.error,
+            body_complete=response.complete,
+        )
+
+
+class HubEngine:
+    """What the connections of one process share: timer, kernel stamps, addresses, deferred work."""
+
+    def __init__(self) -> None:
+        self.timer = Timer()
+        self.open: set[Exchange] = set()  # what is going on now
+        self._warm_up = stamps.WarmUp()
+        self.kernel_stamps = self._warm_up.available
+        self._addresses: dict[tuple[str, int], list[tuple[int, Any]]] = {}
+        self._lookup = BoundedSemaphore()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._worker: Any = None
+
+    def addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
+        """(family, address) pairs; a name is looked up once, by gevent's resolver. Raises OSError."""
+        with self._lookup:
+            known = self._addresses.get((host, port))
+            if known is None:
+                known = self._addresses[host, port] = _resolve(host, port)
+            return known
+
+    def defer(self, job: Callable[[], None]) -> None:
+        """Run `job` soon, but after the sends that are due and with the sockets served in between."""
+        self._jobs.append(job)
+        if self._worker is None or self._worker.dead:
+            self._worker = gevent.spawn(self._work)
+
+    def turn(self) -> None:
+        """Let the hub serve every ready socket once, then go on.
+
+        gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket.
+        """
+        waiter: Any = Waiter()
+        self.timer.call_at(0, partial(waiter.switch, None))
+        waiter.get()
+
+    def flush(self) -> None:
+        """Wait until all deferred work is done."""
+        while self._jobs or (self._worker is not None and not self._worker.dead):
+            if self._worker is None or self._worker.dead:
+                self._worker = gevent.spawn(self._work)
+            self._worker.join()
+
+    def _work(self) -> None:
+        until = now_ns() + JOBS_NS
+        while self._jobs:
+            self._jobs.popleft()()
+            if now_ns() >= until:
+                self.turn()
+                until = now_ns() + JOBS_NS
+
+    def close(self) -> None:
+        self.flush()
+        self.timer.close()
+        self._warm_up.close()
+
+
+class Connection:
+    """One user's connection, kept between requests. `exchange` is the only call that waits."""
+
+    def __init__(self, engine: HubEngine, url: str, context: ssl.SSLContext | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r} is no URL of a server; write http://host:port or https://host:port")
+        self._engine = engine
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        secure = parts.scheme == "https"
+        self._context = (context or ssl.create_default_context()) if secure else None
+        self._sock: Any = None
+        self._recvmsg: Any = None
+        self._tls: tls.Tls | None = None
+        self._reader: Any = None
+        self._writer: Any = None
+        self._unsent = b""
+        self._exchange: Exchange | None = None
+        self._keep: Callable[[stamps.Piece], None] = _discard
+        self._eager = True
+        self._waiter: Any = None
+
+    @property
+    def connected(self) -> bool:
+        return self._sock is not None
+
+    @property
+    def busy(self) -> bool:
+        return self._exchange is not None
+
+    def exchange(self, one: Exchange, timeout_ns: int) -> None:
+        """Send the request and wait until its answer is over; the result is in `one`.
+
+        Always leaves `one.end` set, also when the calling greenlet is killed (then "drain"). Gives up
+        at `timeout_ns` (CLOCK_MONOTONIC).
+        """
+        one.start_ns = now_ns()
+        one.offset_start_ns = stamps.sample_offset_ns()
+        self._exchange = one
+        self._engine.open.add(one)
+        deadline = self._engine.timer.call_at(timeout_ns, partial(self._finish, "timeout", "no end of the answer within timeout_s"))  # fmt: skip
+        try:
+            if self._attempt(one):
+                one.reset()
+                self._attempt(one)
+        finally:
+            deadline.cancel()
+            if one.end is None:  # killed
+                self._finish("drain", "the user was stopped while the stream was open")
+            self._exchange, self._keep, self._eager = None, _discard, True
+            self._engine.open.discard(one)
+            one.offset_end_ns = stamps.sample_offset_ns()
+            if one.end != "complete" or not one.response.keep_alive:
+                self.close()
+
+    def cancel(self, mode: str) -> None:
+        """Close as planned, as CLOSINGS[mode] does."""
+        if self._exchange is not None and self._exchange.end is None:
+            CLOSINGS[mode](self)
+            self._finish("cancelled")
+
+    def give_up(self) -> None:
+        """The run is over: the open stream ends as timed out."""
+        self._finish("drain", "still open after drain_s")
+
+    def close(self) -> None:
+        """Close at once, without ceremony."""
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._reader = self._writer = None
+        if self._sock is not None:
+            self._sock.close()
+        self._sock, self._recvmsg, self._tls, self._unsent = None, None, None, b""
+
+    def _attempt(self, one: Exchange) -> bool:
+        """Send and wait. True: the kept connection was stale, try again on a new one."""
+        kept = self._sock is not None
+        self._keep, self._eager = one.pieces.append, True
+        if not kept:
+            self._connect(one)
+        if one.end is None:
+            one.sent_ns = now_ns()
+            self._send(one.request)
+        if one.end is None and one.after_send is not None:
+            after_send, one.after_send = one.after_send, None
+            after_send()
+        if one.end is None:
+            self._wait()
+        stale = (
+            kept and one.end in ("closed", "reset") and not one.pieces and now_ns() - one.sent_ns < STALE_NS
+        )
+        if stale:
+            self.close()
+        return stale
+
+    def _wait(self) -> None:
+        self._waiter = Waiter()
+        try:
+            self._waiter.get()
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.switch(None)
+
+    def _finish(self, end: End, error: str | None = None) -> None:
+        """The exchange is over; later events find `end` set and change nothing."""
+        one = self._exchange
+        if one is None or one.end is not None:
+            return
+        one.end_ns = now_ns()
+        one.end, one.error = end, error
+        if end not in ("complete", "cancelled"):
+            one.frame()
+        self._wake()
+
+    # Connecting
+
+    def _connect(self, one: Exchange) -> None:
+        try:
+            addresses = self._engine.addresses(self._host, self._port)
+        except OSError as error:
+            self._finish("refused", f"{self._host}: {error.strerror or error}")
+            return
+        problem = ""
+        for family, address in addresses:
+            problem = self._connect_to(family, address)
+            if not problem or one.end is not None:
+                break
+            self.close()
+        if problem:
+            self._finish("refused", f"connect to {self._host}:{self._port}: {problem}")
+
+    def _connect_to(self, family: int, address: Any) -> str:
+        """Open one address; the problem, or an empty text."""
+        self._sock = sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            stamps.switch_on(sock)
+            code = sock.connect_ex(address)
+            loop = gevent.get_hub().loop
+            self._writer = loop.io(sock.fileno(), WRITE)
+            if code == errno.EINPROGRESS:
+                self._writer.start(self._wake)
+                self._wait()
+                self._writer.stop()
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError as error:
+            return str(error.strerror or error)
+        if code:
+            return os.strerror(code)
+        if self._exchange is not None and self._exchange.end is not None:
+            return "given up"
+        self._recvmsg = sock.recvmsg
+        self._tls = tls.Tls(self._context, self._host) if self._context is not None else None
+        self._reader = loop.io(sock.fileno(), READ)
+        self._reader.start(self._on_readable if self._tls is None else self._on_cipher)
+        return ""
+
+    # Sending
+
+    def _send(self, data: bytes) -> None:
+        if self._tls is not None:
+            data = self._tls.send(data)
+        self._unsent += data
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what there is to write; the write watcher runs only while the socket is full."""
+        try:
+            while self._unsent:
+                sent = self._sock.send(self._unsent, socket.MSG_NOSIGNAL)
+                self._unsent = self._unsent[sent:]
+        except BlockingIOError:
+            if not self._writer.active:
+                self._writer.start(self._flush)
+            return
+        except OSError:
+            # The reader will find why, after what the peer had said before.
+            self._unsent = b""
+        if self._writer is not None and self._writer.active:
+            self._writer.stop()
+
+    # Receiving: the hub's callback, once for each piece
+
+    def _on_readable(self) -> None:
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost("reset", error.strerror or str(error))
+            return
+        if not data:
+            self._lost("closed", "")
+            return
+        self._keep((ancillary, data, now_ns()))
+        # A chunked body ends in an empty line; only then (or where that says nothing) look closer.
+        if data[-4:] in _EMPTY_LINE or self._eager:
+            self._look()
+
+    def _on_cipher(self) -> None:
+        """The same for TLS."""
+        session = self._tls
+        assert session is not None
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
+            plain = session.receive(data) if data else b""
+        except BlockingIOError:
+            return
+        except ssl.SSLError as error:
+            self._lost("reset", f"TLS: {error.reason or error}")
+            return
+        except OSError as error:
+            self._lost("reset", error.strerror or str(error))
+            return
+        read_ns = now_ns()
+        self._unsent += session.outgoing()
+        if self._unsent:
+            self._flush()
+        if plain:
+            self._keep((ancillary, plain, read_ns))
+            self._look()
+        if session.closed or not data:
+            self._lost("closed", "")
+
+    def _look(self) -> None:
+        """Is the answer complete?"""
+        one = self._exchange
+        if one is None:  # bytes that nobody asked for: the next request takes a new connection
+            self.close()
+        elif one.end is None:
+            if not one.frame():
+                self._eager = one.watch is not None or one.response.framing != "chunked"
+            elif one.response.complete:
+                self._finish("complete")
+            elif one.response.error is not None:
+                self._finish("malformed", one.response.error)
+            else:
+                self.cancel(one.cancel_mode)
+
+    def _lost(self, end: End, reason: str) -> None:
+        """The peer sends no more."""
+        if self._reader is not None:
+            self._reader.stop()
+        one = self._exchange
+        if one is None:
+            self.close()
+            return
+        if one.end is not None:
+            return
+        one.frame()
+        one.response.eof()
+        if one.response.complete:
+            self._finish("complete" if one.response.framing != "close" else end, None)
+        else:
+            self._finish(end, "; ".join(part for part in (one.response.error, reason) if part))
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, port))]
+    found = gevent.get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _discard(_: stamps.Piece) -> None:
+    """Bytes outside any exchange."""
+
+
+def _close_fin(connection: Connection) -> None:
+    """An orderly close. What is unread must be read first: closing over it would send RST instead."""
+    sock = connection._sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+            while sock.recv(65_536):
+                pass
+    connection.close()
+
+
+def _close_rst(connection: Connection) -> None:
+    """A hard close: RST, and what is still in the buffers is thrown away."""
+    if connection._sock is not None:
+        with contextlib.suppress(OSError):
+            connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+CLOSINGS: dict[str, Callable[[Connection], None]] = {"fin": _close_fin, "rst": _close_rst}
+"""How a planned cancel ends the connection, by cancel_mode."""

@@ -1,0 +1,376 @@
+"""Judges one answer: what arrived, when, what is wrong with it, and how the request ended.
+
+Pure: pieces of a body with their receive times in, columns of a RequestRecord out. The outcome is the
+first that holds in DESIGN section 6's order; a check that can't be made is neither pass nor violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import msgspec
+
+from harness.core.records import VIOLATIONS, Outcome
+from harness.traffic import chunks, sse
+from harness.traffic.chain import Chain
+
+LATE_NS = 5_000_000  # a coalesced chunk whose time may be off by more counts against the generator
+MAX_ERROR_TEXT = 300
+
+End = Literal[
+    "complete",  # the whole response message arrived
+    "closed",  # the peer closed the connection before that, or the body lasts until it does
+    "reset",  # the peer reset it, or the network did
+    "refused",  # no connection could be made
+    "malformed",  # what came is no HTTP
+    "timeout",  # we gave up after timeout_s
+    "drain",  # we gave up because the run is over
+    "cancelled",  # we closed as planned
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What was asked for. `key` None: no witness, so tokens are counted, not read."""
+
+    tokens_expected: int
+    key: tuple[int, int] | None = None
+    prompt_tokens: int | None = None  # None: an unknown tokenizer
+    overload_codes: Set[int] = frozenset({503, 529})
+
+
+@dataclass(slots=True)
+class Transcript:
+    """One exchange. Times are CLOCK_MONOTONIC ns; `bodies` name the piece that brought each part."""
+
+    start_ns: int
+    end_ns: int
+    end: End
+    status: int = 0
+    content_type: str | None = None
+    content_encoding: str | None = None
+    bodies: Sequence[tuple[int, bytes]] = ()
+    times: Sequence[int] = ()
+    error: str | None = None
+    body_complete: bool = False
+
+
+class Findings(msgspec.Struct, kw_only=True):
+    """Columns of RequestRecord, times on CLOCK_MONOTONIC, and two counts for the generator's own error."""
+
+    response_id: str | None = None
+    t_first_ns: int | None = None
+    t_last_ns: int | None = None
+    status: int = 0
+    outcome: Outcome = "ok"
+    tokens_received: int = 0
+    usage_prompt_tokens: int | None = None
+    usage_completion_tokens: int | None = None
+    finish_reason: str | None = None
+    gaps_us: list[int] = []
+    coalesced: int = 0
+    time_error_us: int | None = None
+    violations: list[str] = []
+    lost_tokens: int = 0
+    duplicated_tokens: int = 0
+    reordered_tokens: int = 0
+    foreign_tokens: int = 0
+    extra_tokens: int = 0
+    engine_worker_id: str | None = None
+    error: str | None = None
+    token_events: int = 0
+    coalesced_late: int = 0
+
+
+def judge(transcript: Transcript, want: Expectation) -> Findings:
+    """All of the above in one go."""
+    reader = Reader(want)
+    for index, body in transcript.bodies:
+        reader.feed(index, body)
+    return reader.finish(transcript)
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the events of one stream said, besides tokens."""
+
+    response_id: str | None = None
+    model: str | None = None
+    usage: chunks.Usage | None = None
+    finish_reason: str | None = None
+    engine_worker_id: str | None = None
+    done: bool = False
+    error: str | None = None
+    violations: set[str] = field(default_factory=set)
+
+
+class Reader:
+    """Reads a body as it comes; `tokens` counts so far. `feed` never raises, whatever the bytes."""
+
+    __slots__ = ("_events", "_multiple", "_said", "_sse", "_want", "chain", "tokens")
+
+    def __init__(self, want: Expectation) -> None:
+        self._want = want
+        self._sse = sse.Parser()
+        self._said = _Said()
+        self._events: list[int] = []  # for each event with tokens, the piece that completed it
+        self._multiple: dict[int, int] = {}  # position in _events -> tokens, when it isn't one
+        self.chain = Chain(*want.key, want.tokens_expected) if want.key is not None else None
+        self.tokens = 0
+
+    def feed(self, index: int, body: bytes) -> None:
+        """Read the part of the body that piece `index` brought."""
+        data = self._sse.single(body)
+        if data is not None:
+            self._data(index, data)
+            return
+        for event in self._sse.feed(body):
+            self._event(index, event)
+
+    def _event(self, index: int, event: sse.Event) -> None:
+        if event.name == b"message":
+            self._data(index, event.data)
+            return
+        if self._said.done:
+            self._said.violations.add("data_after_done")
+        if event.name == b"error":
+            self._error(event.data or event.comment)
+        # else: an annotation
+
+    def _data(self, index: int, data: bytes) -> None:
+        """The data of an unnamed event."""
+        said = self._said
+        if said.done:
+            said.violations.add("data_after_done")
+        chunk = chunks.decode(data)
+        if chunk is None:
+            if data == b"[DONE]":
+                said.done = True
+            else:
+                said.violations.add("malformed_event")
+        elif chunk.choices is not None and chunk.error is None:
+            self._chunk(index, chunk)
+        elif chunks.is_error(chunk):
+            self._error(data)
+        elif chunk.usage is not None:
+            self._chunk(index, chunk)
+        else:
+            said.violations.add("malformed_event")
+
+    def _error(self, data: bytes) -> None:
+        said = self._said
+        said.violations.add("error_event")
+        if said.error is None:
+            chunk = chunks.decode(data)
+            known = chunk is not None and chunks.is_error(chunk)
+            said.error = chunks.error_text(chunk) if chunk is not None and known else _text(data)
+
+    def _chunk(self, index: int, chunk: chunks.Chunk) -> None:
+        said = self._said
+        if chunk.id is not None and chunk.id != said.response_id:
+            if said.response_id is not None:
+                said.violations.add("id_changed")
+            else:
+                said.response_id = chunk.id
+        if chunk.model is not None and chunk.model != said.model:
+            if said.model is not None:
+                said.violations.add("model_changed")
+            else:
+                said.model = chunk.model
+        if chunk.usage is not None:
+            said.usage = chunk.usage
+        if chunk.nvext is not None:
+            said.engine_worker_id = chunks.engine_worker_id(chunk) or said.engine_worker_id
+        count = 0
+        for choice in chunk.choices or ():
+            if choice.finish_reason is not None:
+                said.finish_reason = choice.finish_reason
+            delta = choice.delta
+            text = (delta.content if delta is not None else None) or choice.text
+            if text:
+                count += self.chain.take(text) if self.chain is not None else 1
+            elif delta is not None and chunks.other_output(delta):
+                count += 1
+                if self.chain is not None:
+                    self.chain.foreign += 1
+        if count:
+            if count > 1:
+                self._multiple[len(self._events)] = count
+            self._events.append(index)
+            self.tokens += count
+
+    def finish(self, transcript: Transcript) -> Findings:
+        """The verdict on the whole exchange."""
+        said = self._said
+        found = Findings(
+            response_id=said.response_id,
+            status=transcript.status,
+            tokens_received=self.tokens,
+            finish_reason=said.finish_reason,
+            engine_worker_id=said.engine_worker_id,
+            token_events=len(self._events),
+        )
+        if said.usage is not None:
+            found.usage_prompt_tokens = said.usage.prompt_tokens
+            found.usage_completion_tokens = said.usage.completion_tokens
+        self._timing(found, transcript)
+        found.outcome = self._ended(transcript)
+        if found.outcome not in ("shed", "http_error", "transport_error"):
+            self._check(found, transcript)
+            if found.outcome == "ok" and found.violations:
+                found.outcome = "corrupted"
+        found.error = self._explain(found, transcript)
+        return found
+
+    def _timing(self, found: Findings, transcript: Transcript) -> None:
+        """First, last and gaps; tokens of one event arrive together, events of one read too (coalesced)."""
+        if not self._events:
+            return
+        times, start = transcript.times, transcript.start_ns
+        at = [times[index] for index in self._events]
+        found.t_first_ns, found.t_last_ns = at[0], at[-1]
+        # Differences of whole microseconds, so that a stream's gaps add up to its length.
+        gaps = [later // 1000 - earlier // 1000 for earlier, later in pairwise(at)]
+        for position in sorted(self._multiple, reverse=True):
+            gaps[position:position] = [0] * (self._multiple[position] - 1)
+        found.gaps_us = gaps
+        worst, previous = 0, -1
+        for index in self._events:
+            if index == previous:
+                found.coalesced += 1
+                error = times[index] - (times[index - 1] if index else start)
+                worst = max(worst, error)
+                found.coalesced_late += error > LATE_NS
+            previous = index
+        if found.coalesced:
+            found.time_error_us = -(-worst // 1000)
+
+    def _ended(self, transcript: Transcript) -> Outcome:
+        """The outcome, violations left aside: "ok" here may still become "corrupted"."""
+        status = transcript.status
+        if transcript.end == "cancelled":
+            return "cancelled"
+        if status in self._want.overload_codes:
+            return "shed"
+        if status not in (0, 200):
+            return "http_error"
+        if "error_event" in self._said.violations:
+            return "stream_error"
+        if transcript.end in ("timeout", "drain"):
+            return "timed_out"
+        if status == 0:
+            return "transport_error"
+        if self._said.finish_reason is None and not (_wrong_type(transcript) and transcript.body_complete):
+            return "truncated"
+        return "ok"
+
+    def _check(self, found: Findings, transcript: Transcript) -> None:
+        said, chain = self._said, self.chain
+        broken = set(said.violations)
+        if chain is not None:
+            found.lost_tokens, found.duplicated_tokens = chain.lost, chain.duplicated
+            found.reordered_tokens, found.foreign_tokens = chain.reordered, chain.foreign
+            found.extra_tokens = chain.extra
+        else:
+            found.extra_tokens = self._counted_extra()
+        broken.update(
+            name
+            for name in ("lost_tokens", "duplicated_tokens", "reordered_tokens", "foreign_tokens", "extra_tokens")
+            if getattr(found, name)
+        )  # fmt: skip
+        if transcript.status == 200:
+            if _wrong_type(transcript):
+                broken.add("wrong_content_type")
+            if transcript.end == "malformed" or self._sse.overflow:
+                broken.add("malformed_event")
+        if self._usage_prompt_wrong():
+            broken.add("usage_prompt_mismatch")
+        if self._usage_completion_wrong():
+            broken.add("usage_completion_mismatch")
+        if found.outcome != "cancelled":
+            if chain.short if chain is not None else self._counted_short():
+                broken.add("short_stream")
+            if said.finish_reason is None:
+                broken.add("missing_finish")
+            if not said.done:
+                broken.add("missing_done")
+        found.violations = [name for name in VIOLATIONS if name in broken]
+
+    def _usage_prompt_wrong(self) -> bool:
+        usage, wanted = self._said.usage, self._want.prompt_tokens
+        return (
+            usage is not None and None not in (usage.prompt_tokens, wanted) and usage.prompt_tokens != wanted
+        )
+
+    def _usage_completion_wrong(self) -> bool:
+        """Witness: what was counted. Else: more events than tokens, or `length` at another length."""
+        usage = self._said.usage
+        if usage is None or usage.completion_tokens is None:
+            return False
+        if self.chain is not None:
+            return usage.completion_tokens != self.tokens
+        at_limit = self._said.finish_reason == "length"
+        return usage.completion_tokens < self.tokens or (
+            at_limit and usage.completion_tokens != self._want.tokens_expected
+        )
+
+    def _counted_extra(self) -> int:
+        usage = self._said.usage
+        told = (usage.completion_tokens or 0) if usage is not None else 0
+        return max(0, self.tokens - self._want.tokens_expected, told - self._want.tokens_expected)
+
+    def _counted_short(self) -> bool:
+        """Without the words, an answer that says `stop` may be of any length.
+
+        One that says `length` is measured by its usage: an event may hold several tokens.
+        """
+        said, wanted = self._said, self._want.tokens_expected
+        if said.finish_reason is None:
+            return self.tokens < wanted
+        if said.finish_reason != "length" or said.usage is None or said.usage.completion_tokens is None:
+            return False
+        return said.usage.completion_tokens < wanted
+
+    def _explain(self, found: Findings, transcript: Transcript) -> str | None:
+        if found.outcome in ("ok", "cancelled"):
+            return transcript.error
+        if found.outcome in ("shed", "http_error"):
+            return f"HTTP {transcript.status}: {_error_body(transcript)}"
+        if found.outcome == "stream_error":
+            return self._said.error
+        if found.outcome == "corrupted":
+            details = ", ".join(found.violations)
+            shown = f": {_error_body(transcript)}" if "wrong_content_type" in found.violations else ""
+            return f"{details}{shown}" + (f"; {transcript.error}" if transcript.error else "")
+        if transcript.error is not None:
+            return transcript.error
+        return "the answer ended without finish_reason" if found.outcome == "truncated" else transcript.end
+
+
+def _wrong_type(transcript: Transcript) -> bool:
+    media = (transcript.content_type or "").partition(";")[0].strip().lower()
+    encoding = (transcript.content_encoding or "identity").strip().lower()
+    return media != "text/event-stream" or encoding != "identity"
+
+
+def _error_body(transcript: Transcript) -> str:
+    """The message in an error's body, or the start of it."""
+    body = b"".join(part for _, part in transcript.bodies)[:65_536]
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _text(body) or "(no body)"
+    if isinstance(value, dict):
+        error = value.get("error", value.get("message"))
+        if isinstance(error, dict):
+            error = error.get("message") or error
+        if error is not None:
+            return _text(str(error).encode())
+    return _text(body)
+
+
+def _text(data: bytes) -> str:
+    return data[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()

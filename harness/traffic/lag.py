@@ -1,0 +1,94 @@
+"""The generator judges itself: how late it sent, how long its hub was busy, what it couldn't time.
+
+Receive times come from the kernel, so a busy hub doesn't spoil them; late sends do, and so do chunks
+that arrived together. Knows nothing of the system under test.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import gevent
+
+from harness.core import clock
+from harness.traffic.integrity import Findings
+from harness.traffic.timer import TimerFd
+
+BEAT_NS = 5_000_000
+
+
+class Lag:
+    """Counts of one process and one measurement."""
+
+    def __init__(self) -> None:
+        self.send_ns = array("q")  # t_start - t_due of every request
+        self.beat_ns = array("q")  # lateness of every heartbeat of the hub
+        self.chunks = self.coalesced = self.coalesced_late = 0
+        self._began_cpu_s = clock.cpu_s()
+        self._fd: TimerFd | None = None
+        self._watcher: Any = None
+        self._due_ns = 0
+
+    def start(self) -> None:
+        """Begin the heartbeat: a timerfd, each 5 ms on an absolute grid."""
+        self._fd = TimerFd()
+        self._began_cpu_s = clock.cpu_s()
+        self._due_ns = clock.now_ns() + BEAT_NS
+        self._fd.set(self._due_ns, BEAT_NS)
+        self._watcher = gevent.get_hub().loop.io(self._fd.fd, 1, ref=False)
+        self._watcher.start(self._beat)
+
+    def _beat(self) -> None:
+        assert self._fd is not None
+        now = clock.now_ns()
+        for _ in range(self._fd.read()):  # a stall counts with every beat that it swallowed
+            self.beat_ns.append(now - self._due_ns)
+            self._due_ns += BEAT_NS
+
+    def stop(self) -> None:
+        """End the heartbeat."""
+        if self._fd is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._fd.close()
+            self._fd = None
+
+    def sent(self, due_ns: int, start_ns: int) -> None:
+        """A request that should have gone out at `due_ns` went out at `start_ns`."""
+        self.send_ns.append(start_ns - due_ns)
+
+    def answered(self, found: Findings) -> None:
+        """An answer's chunks with tokens, and those that arrived together."""
+        self.chunks += found.token_events
+        self.coalesced += found.coalesced
+        self.coalesced_late += found.coalesced_late
+
+    def result(self) -> dict[str, float | None]:
+        """The manifest's `generator`. coalesced_ratio: chunks whose time may be off by more than 5 ms,
+        which is what the scenario limits; coalesced_any_ratio: all that arrived with another. None:
+        nothing was measured."""
+        return {
+            "send_lag_p99_ms": _p99_ms(self.send_ns),
+            "send_lag_max_ms": _ms(max(self.send_ns, default=None)),
+            "hub_lag_p99_ms": _p99_ms(self.beat_ns),
+            "hub_lag_max_ms": _ms(max(self.beat_ns, default=None)),
+            "coalesced_ratio": self.coalesced_late / self.chunks if self.chunks else None,
+            "coalesced_any_ratio": self.coalesced / self.chunks if self.chunks else None,
+            "cpu_s": clock.cpu_s() - self._began_cpu_s,
+        }
+
+
+def _p99_ms(values: array[int]) -> float | None:
+    """The 99th percentile, linear between ranks as numpy's default."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    rank = 0.99 * (len(ordered) - 1)
+    low = int(rank)
+    high = min(low + 1, len(ordered) - 1)
+    return (ordered[low] + (ordered[high] - ordered[low]) * (rank - low)) / clock.MS
+
+
+def _ms(value_ns: int | None) -> float | None:
+    return None if value_ns is None else value_ns / clock.MS

@@ -1,0 +1,116 @@
+"""What users ask: prompts of an exact length that carry the key of the answer, and the request's bytes.
+
+Prompt k of user u is a pure function of (seed, class, u, k). Knows the witness's key format and the
+tokenizer's counts; nothing of sockets or users.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from harness.core import ids, words
+from harness.core.config import Length, Scenario, Uniform, UserClass
+from harness.core.errors import ScenarioError
+from harness.sut import model
+
+ROUTES = {"ChatUser": "chat", "CompletionUser": "completions", "CancellingUser": "chat"}
+PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request's content. `tokens`: template included for chat, by the generated tokenizer."""
+
+    text: str
+    key: tuple[int, int]
+    tokens: int
+    output_tokens: int
+
+
+def shortest(route: str) -> int:
+    """Tokens of a prompt that is nothing but a key."""
+    return _count(words.key_text(0, 1), route)
+
+
+def prompt(seed: int, spec: UserClass, user: int, k: int, base_tokens: int) -> Prompt:
+    """Prompt k of user `user`. `base_tokens` is shortest(route); each further word is one token."""
+    r = ids.rng(seed, "prompt", spec.user_class, user, k)
+    tokens = _draw(spec.prompt_tokens, r)
+    if tokens < base_tokens:
+        raise ValueError(f"prompt_tokens {tokens}: a prompt with its key has at least {base_tokens}")
+    output_tokens = _draw(spec.output_tokens, r)
+    key = r.randrange(words.P), r.randrange(1, words.P)
+    filler = "".join(f" {word}" for word in r.choices(words.WORDS, k=tokens - base_tokens))
+    text = f"{filler} {words.key_text(*key)}" if filler else words.key_text(*key)
+    return Prompt(text, key, tokens, output_tokens)
+
+
+def body(asked: Prompt, route: str, model_name: str, dynamo: bool) -> bytes:
+    """The JSON body. `dynamo`: ask Dynamo to name the worker; others may refuse unknown fields."""
+    content: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": asked.text}]} if route == "chat" else {"prompt": asked.text}
+    )
+    extra: dict[str, Any] = {"nvext": {"extra_fields": ["worker_id"]}} if dynamo else {}
+    return msgspec.json.encode(
+        {
+            "model": model_name,
+            **content,
+            "max_tokens": asked.output_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **extra,
+        }
+    )
+
+
+def request(url: str, route: str, headers: Mapping[str, str], request_id: str, content: bytes) -> bytes:
+    """The request as it goes over the wire. Dynamo takes its own id from x-dynamo-request-id."""
+    parts = urlsplit(url)
+    fields = {
+        "Host": parts.netloc.rpartition("@")[2],
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        "User-Agent": "squall",
+        "X-Request-Id": request_id,
+        "x-dynamo-request-id": request_id,
+        **headers,
+        "Content-Length": str(len(content)),
+    }
+    lines = [
+        f"POST {_path(parts.path, route)} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + content
+
+
+def check(scenario: Scenario, file: str) -> None:
+    """Raise ScenarioError for the first load entry whose prompts can't be that short."""
+    for n, spec in enumerate(scenario.load.users):
+        low = spec.prompt_tokens.uniform[0] if isinstance(spec.prompt_tokens, Uniform) else spec.prompt_tokens
+        least = shortest(ROUTES[spec.user_class])
+        if low < least:
+            raise ScenarioError(
+                file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key "
+                f"has at least {least} tokens", f"write {least} or more",
+            )  # fmt: skip
+
+
+def _path(prefix: str, route: str) -> str:
+    """A base URL may end in /v1, as OpenAI clients write it, or not."""
+    prefix = prefix.rstrip("/")
+    return prefix.removesuffix("/v1") + PATHS[route]
+
+
+def _draw(length: Length, r: random.Random) -> int:
+    return r.randint(*length.uniform) if isinstance(length, Uniform) else length
+
+
+def _count(text: str, route: str) -> int:
+    return model.count_chat([("user", text)]) if route == "chat" else model.count_text(text)

@@ -1,0 +1,171 @@
+"""Locust's users: ChatUser, CompletionUser, CancellingUser, each a closed loop around its own client.
+
+The only module of traffic that imports Locust. How users live: a stop lets an open stream end within
+drain_s and ends thinking users at once; a kill ends the stream, and its record is written all the same.
+"""
+
+from __future__ import annotations
+
+from locust import User, task
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING
+
+from typing import Any
+
+from harness.core import clock
+from harness.core.config import Scenario, UserClass
+from harness.core.records import FAILED, RequestRecord
+from harness.traffic.client import Client
+from harness.traffic.context import TrafficContext
+
+CLASSES = ("ChatUser", "CompletionUser", "CancellingUser")  # the order is part of every user's number
+STOP_MARGIN_S = 0.5  # streams give up so long before Locust would kill their users
+
+
+class ChatUser(User):  # type: ignore[misc]
+    """Asks for chat completions, streamed, one after the other."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.squall_client: Client | None = None
+
+    def on_start(self) -> None:
+        self.squall_client = start(self)
+
+    @task  # type: ignore[untyped-decorator]
+    def stream(self) -> None:
+        loop(self)
+
+    def stop(self, force: bool = False) -> bool:
+        begin_drain(self, force)
+        return bool(super().stop(force))
+
+    def on_stop(self) -> None:
+        finish(self)
+
+
+class CompletionUser(User):  # type: ignore[misc]
+    """Asks for text completions, streamed, one after the other."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.squall_client: Client | None = None
+
+    def on_start(self) -> None:
+        self.squall_client = start(self)
+
+    @task  # type: ignore[untyped-decorator]
+    def stream(self) -> None:
+        loop(self)
+
+    def stop(self, force: bool = False) -> bool:
+        begin_drain(self, force)
+        return bool(super().stop(force))
+
+    def on_stop(self) -> None:
+        finish(self)
+
+
+class CancellingUser(User):  # type: ignore[misc]
+    """Asks for chat completions and closes the connection in the middle, as its load entry says."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.squall_client: Client | None = None
+
+    def on_start(self) -> None:
+        self.squall_client = start(self)
+
+    @task  # type: ignore[untyped-decorator]
+    def stream(self) -> None:
+        loop(self)
+
+    def stop(self, force: bool = False) -> bool:
+        begin_drain(self, force)
+        return bool(super().stop(force))
+
+    def on_stop(self) -> None:
+        finish(self)
+
+
+Streaming = ChatUser | CompletionUser | CancellingUser
+
+
+def configure(environment: Any, scenario: Scenario) -> None:
+    """Tell Locust how many users of each class the scenario wants; classes without an entry get none."""
+    for user_class in environment.user_classes:
+        name = user_class.__name__
+        if name in CLASSES:
+            user_class.fixed_count = sum(e.count for e in scenario.load.users if e.user_class == name)
+            user_class.weight = 0
+
+
+def entry(scenario: Scenario, user_class: str, slot: int) -> UserClass:
+    """The load entry of the slot-th user of a class: the entries' counts one after the other, and again."""
+    entries = [e for e in scenario.load.users if e.user_class == user_class]
+    slot %= sum(e.count for e in entries)
+    for one in entries:
+        if slot < one.count:
+            return one
+        slot -= one.count
+    raise AssertionError("a slot below the sum of the counts is in one of the entries")
+
+
+def start(user: Streaming) -> Client:
+    """Number the user and make its client."""
+    traffic: TrafficContext | None = user.environment.squall.traffic
+    if traffic is None:
+        raise RuntimeError("a user started outside a test: test_start has made no TrafficContext")
+    name = type(user).__name__
+    slot = traffic.numbering.next(name) * traffic.worker_count + traffic.worker_index
+    number = slot * len(CLASSES) + CLASSES.index(name)
+    return Client(traffic, entry(traffic.scenario, name, slot), number, lambda record: report(user, record))
+
+
+def loop(user: Streaming) -> None:
+    """Request after request until Locust asks to stop."""
+    client = user.squall_client
+    assert client is not None
+    timer = user.environment.squall.traffic.engine.timer
+    while user._state == LOCUST_STATE_RUNNING:
+        if client.due_ns > clock.now_ns():
+            user._state = LOCUST_STATE_WAITING  # a stop now kills at once: nothing is open
+            timer.wait_until(client.due_ns)
+            user._state = LOCUST_STATE_RUNNING
+        client.ask()
+
+
+def begin_drain(user: Streaming, force: bool) -> None:
+    """From now on an open stream has drain_s left."""
+    if force or user.squall_client is None:
+        return
+    environment = user.environment
+    drain_s = environment.squall.traffic.scenario.load.drain_s
+    if environment.stop_timeout:
+        drain_s = max(0.0, min(drain_s, environment.stop_timeout - STOP_MARGIN_S))
+    user.squall_client.give_up_at(clock.now_ns() + int(drain_s * clock.NS))
+
+
+def finish(user: Streaming) -> None:
+    """The user's end: its last record is written."""
+    if user.squall_client is not None:
+        user.squall_client.close()
+
+
+def report(user: Streaming, record: RequestRecord) -> None:
+    """Tell Locust's statistics. Cancelled and shed requests are no failures there, but have their own name."""
+    outcome = record.outcome
+    name = f"{record.route} {outcome}" if outcome in ("cancelled", "shed") else record.route
+    problem = None
+    if outcome in FAILED:
+        details = ", ".join(record.violations) or (
+            f"HTTP {record.status}" if record.status else "no response"
+        )
+        problem = RuntimeError(f"{outcome}: {details}")
+    user.environment.events.request.fire(
+        request_type="STREAM",
+        name=name,
+        response_time=(record.t_end_ns - record.t_start_ns) / clock.MS,
+        response_length=record.tokens_received,
+        exception=problem,
+        context={},
+    )

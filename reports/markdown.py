@@ -1,0 +1,212 @@
+"""ReportData as Markdown that fits into a pull request comment: verdict, losses, faults, what broke.
+
+Text from outside is escaped; the longest sections are left out first when it would get too long.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from reports import text
+from reports.data import Fault, ReportData
+
+MAX_CHARS = 60_000  # a comment holds 65,536
+MAX_WINDOWS = 6
+MAX_REASONS = 10
+MAX_TEXT = 500
+SHOWN_IDS = 5
+MAX_ROWS = 20
+_ICONS = {"pass": "✅", "improvement": "✅", "fail": "❌", "regression": "❌"}
+_SPECIAL = re.compile(r"([\\*\[\]|~])")
+
+
+def render(data: ReportData) -> str:
+    """The comment, at most MAX_CHARS long."""
+    sections = [
+        _head(data), _losses(data), _faults(data), _gates(data), _broken(data), _violations(data),
+        _again(data), _metrics(data), _rest(data),
+    ]  # fmt: skip
+    kept: list[str] = []
+    left_out = False
+    for section in sections:
+        if sum(len(one) + 2 for one in kept) + len(section) > MAX_CHARS - 200:
+            left_out = True
+        elif section:
+            kept.append(section)
+    if left_out:
+        kept.append("_Cut to fit; the HTML report has everything._")
+    return "\n\n".join(kept) + "\n"
+
+
+def plain(value: str) -> str:
+    """Text from outside as inert Markdown on one line."""
+    line = " ".join(text.shorten(value, MAX_TEXT).split())
+    line = html.escape(line.replace("`", "'"), quote=False)
+    return _SPECIAL.sub(r"\\\1", line).replace("@", "&#64;")
+
+
+def code(value: str) -> str:
+    """A name or an id as a code span on one line."""
+    line = " ".join(text.shorten(value, MAX_TEXT).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{line or ' '}`"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns after the first are right-aligned where their heading starts with `>`."""
+    names = [name.removeprefix(">") for name in head]
+    rule = ["---:" if name.startswith(">") else "---" for name in head]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [names, rule, *rows])
+
+
+def _head(data: ReportData) -> str:
+    verdict, run, counts = data.verdict, data.run, data.counts
+    lines = [f"## {_ICONS.get(verdict.status, '⚠️')} {text.status(verdict.status)}: {plain(verdict.why)}"]
+    more = [one for one in verdict.reasons if one != verdict.why]
+    lines += ["", *(f"- {plain(one)}" for one in more[:MAX_REASONS])] if more else []
+    if len(more) > MAX_REASONS:
+        lines.append(f"- …{text.and_more(len(more), MAX_REASONS)}")
+    code_text = text.UNKNOWN if verdict.exit_code is None else str(verdict.exit_code)
+    lines += ["", f"Exit code **{code_text}** ({text.exit_meaning(verdict.exit_code)}) · scenario {code(run.scenario)}"
+              f" · seed {text.UNKNOWN if run.seed is None else run.seed} · Dynamo {plain(run.sut_version or text.UNKNOWN)}"
+              f" · run {code(run.run_id)}"]  # fmt: skip
+    told = ", ".join(
+        f"{name} {text.count(getattr(counts, name))}"
+        for name in ("sent", "ok", "shed", "cancelled", "failed", "lost")
+    )
+    return "\n".join([*lines, "", f"Requests: {told}."])
+
+
+def _losses(data: ReportData) -> str:
+    if not data.losses:
+        return ""
+    head = ["What users lost", ">Requests hurt", ">Seconds lost", ">Silent", ">Of a month's 99.9% budget"]
+    return _table(head, (
+        [f"{code(one.fault_id)} {plain(one.fault)} on {plain(', '.join(one.targets))}",
+         text.count(one.requests_hurt), text.seconds(one.outage_s), text.seconds(one.silent_s),
+         text.percent(one.budget_ratio)]
+        for one in data.losses[:MAX_ROWS]
+    )) + _more(len(data.losses))  # fmt: skip
+
+
+def _faults(data: ReportData) -> str:
+    if not data.faults:
+        return ""
+    head = ["Fault", "Proven", "Back", ">Detected", ">Unhurt", ">Recovered", ">Silent", "Streams in flight"]
+    return (
+        "### Faults\n\n"
+        + _table(head, (_fault(one) for one in data.faults[:MAX_ROWS]))
+        + _more(len(data.faults))
+    )
+
+
+def _more(total: int) -> str:
+    return f"\n\n…{text.and_more(total, MAX_ROWS)}." if total > MAX_ROWS else ""
+
+
+def _fault(fault: Fault) -> list[str]:
+    def all_of(states: list[bool | None]) -> str:
+        if not states:
+            return "never injected"
+        return "❌ no" if False in states else (text.UNKNOWN if None in states else "✅ yes")
+
+    by = sorted({t.recovered_by for t in fault.targets if t.recovered_by})
+    fates = ", ".join(f"{one.count:,} {text.FATE_WORDS.get(one.fate, one.fate)}" for one in fault.fates)
+    errors = "; ".join(t.error for t in fault.targets if t.error)
+    return [
+        f"{code(fault.fault_id)} {plain(fault.what)}" + (f" **{plain(errors)}**" if errors else ""),
+        all_of([t.verified for t in fault.targets]),
+        all_of([t.recovered for t in fault.targets]) + (f", by {plain(', '.join(by))}" if by else ""),
+        text.seconds(fault.detect_s), text.seconds(fault.mitigate_s),
+        "never" if fault.recover_never else text.seconds(fault.recover_s),
+        text.seconds(fault.silent_s),
+        text.count(fault.in_flight) + (f": {plain(fates)}" if fates else ""),
+    ]  # fmt: skip
+
+
+def _gates(data: ReportData) -> str:
+    if not data.gates:
+        return ""
+    marks = {True: "✅ met", False: "❌ failed", None: text.UNKNOWN}
+    return "### Gates\n\n" + _table(["Gate", "Window", ">Limit", ">Measured", "Result"], (
+        [code(one.metric), code(one.window), plain(one.limit), plain(text.quantity(one.value, one.unit)),
+         marks[one.ok]]
+        for one in data.gates
+    ))  # fmt: skip
+
+
+def _ids(ids: Sequence[str], total: int) -> str:
+    return (
+        " ".join(code(one) for one in ids[:SHOWN_IDS]) + text.and_more(total, len(ids[:SHOWN_IDS]))
+        if ids
+        else ""
+    )
+
+
+def _broken(data: ReportData) -> str:
+    broken = [one for one in data.invariants if one.state == "broken"]
+    if not data.invariants:
+        return ""
+    states = [one.state for one in data.invariants]
+    held = f"Invariants: {states.count('ok')} hold, {len(broken)} broken, {len(states) - states.count('ok') - len(broken)} not applicable or unknown."
+    if not broken:
+        return held
+    return f"### Broken invariants\n\n{held}\n\n" + _table(["Invariant", ">Count", "What", "Requests"], (
+        [code(one.name), text.count(one.count), plain(one.detail or one.about), _ids(one.request_ids, one.count)]
+        for one in broken
+    ))  # fmt: skip
+
+
+def _violations(data: ReportData) -> str:
+    parts = []
+    named = {one.name for one in data.invariants if one.state == "broken"}
+    if others := [one for one in data.violations if one.name not in named]:
+        rows = ([code(one.name), text.count(one.count), _ids(one.request_ids, one.count)] for one in others)
+        parts.append("### Other violations\n\n" + _table(["Violation", ">Requests", "Request ids"], rows))
+    if data.known:
+        parts.append("Known and accepted:\n\n" + _table(["Violation", "Window", ">Count", ">At most", "Expires", "Reason"], (
+            [code(one.violation), code(one.window), text.count(one.count),
+             "any" if one.max_count is None else text.count(one.max_count), plain(one.expires), plain(one.reason)]
+            for one in data.known
+        )))  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _again(data: ReportData) -> str:
+    if not data.command:
+        return ""
+    longest = max((len(run) for run in re.findall(r"`+", data.command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"### Run it again\n\n{fence}sh\n{data.command}\n{fence}"
+
+
+def _metrics(data: ReportData) -> str:
+    shown = data.metrics.windows[: MAX_WINDOWS - 1] + data.metrics.windows[MAX_WINDOWS - 1 :][-1:]
+    if not data.metrics.rows:
+        return ""
+    table = _table(["Metric", *(f">{plain(w)}" for w in shown)], (
+        [code(row.name), *(plain(text.quantity(row.values[w], row.unit)) if w in row.values else "–" for w in shown)]
+        for row in data.metrics.rows
+    ))  # fmt: skip
+    more = text.and_more(len(data.metrics.windows), len(shown))
+    return f"<details><summary>Metrics by window{more}</summary>\n\n{table}\n\nA dash: not defined there.\n</details>"
+
+
+def _rest(data: ReportData) -> str:
+    parts = []
+    if data.quality:
+        parts.append(_table(["The generator itself", ">Measured", ">Limit", "Result"], (
+            [code(one.name), plain(text.quantity(one.value, one.unit)),
+             "–" if one.limit is None else plain(text.quantity(one.limit, one.unit)),
+             "" if one.limit is None else text.judged(one.ok, "✅ within", "❌ too slow")]
+            for one in data.quality
+        )))  # fmt: skip
+    parts += (
+        ["Warnings:\n\n" + "\n".join(f"- {plain(one)}" for one in data.warnings[:MAX_REASONS])]
+        if data.warnings
+        else []
+    )
+    if not parts:
+        return ""
+    return "<details><summary>Generator and warnings</summary>\n\n" + "\n\n".join(parts) + "\n\n</details>"

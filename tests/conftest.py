@@ -1,0 +1,34 @@
+"""Markers probe instead of hide: a test whose part is missing skips with the reason, and
+REQUIRE=sut,browser turns that skip into a failure, so that no lane goes green by skipping."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from harness.core.errors import UsageError
+from harness.sut import venv
+
+
+def missing(marker: str) -> str | None:
+    """Why tests with this marker can't run here, None when they can."""
+    if marker == "sut":
+        try:
+            for version in venv.versions():
+                venv.python(version)
+        except UsageError as error:
+            return str(error)
+    if marker == "browser" and not shutil.which("chromium"):
+        return "chromium is missing: apt-get install chromium"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = os.environ.get("REQUIRE", "").split(",")
+    for marker in ("sut", "browser"):
+        if item.get_closest_marker(marker) and (why := missing(marker)):
+            if marker in required:
+                pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)
+            pytest.skip(why)

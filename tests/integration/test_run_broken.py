@@ -1,0 +1,78 @@
+"""The same pipeline must fail where it should: every verdict here is the negative control of a pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pipeline import NO_FAULTS, SHORT, left_over, run
+
+pytestmark = [pytest.mark.sut, pytest.mark.timeout(240)]
+
+
+def test_without_migration_the_kill_cuts_streams_and_they_are_named(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "sut.migration_limit=0")
+    assert done.code == 1, done.out + done.err
+    cut = done.requests[done.requests.outcome == "stream_error"]
+    assert len(cut) > 0
+    named = {
+        name for i in done.json("verdict.json")["invariants"] if i["ok"] is False for name in i["request_ids"]
+    }
+    assert set(cut.request_id) <= named or len(named) >= 20
+    assert done.json("verdict.json")["status"] == "fail"
+
+
+def test_repeated_tokens_are_counted_exactly(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, *NO_FAULTS,
+               "sut.engine_options.misbehave=[{kind: repeat, one_in: 500}]")  # fmt: skip
+    assert done.code == 1, done.out + done.err
+    requests = done.requests
+    duplicated = int(requests.duplicated_tokens.sum())
+    assert duplicated > 0
+    assert done.invariant("duplicated_tokens")["count"] == duplicated
+    assert requests[["lost_tokens", "reordered_tokens", "foreign_tokens"]].to_numpy().sum() == 0
+
+
+def test_naive_usage_is_named_on_migrated_requests_only(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "sut.engine_options.misbehave=[{kind: naive_usage, one_in: 1}]")
+    assert done.code == 1, done.out + done.err
+    requests = done.requests
+    lied = requests[requests.violations.map(lambda v: "usage_prompt_mismatch" in v)]
+    assert len(lied) > 0
+    assert (lied.migrated > 0).all()
+    assert done.invariant("usage_prompt_mismatch")["ok"] is False
+
+
+def test_a_known_violation_passes_and_a_gate_that_fails_does_not(tmp_path: Path) -> None:
+    known = "known=[{violation: duplicated_tokens, reason: test, expires: 2199-01-31}]"
+    lie = "sut.engine_options.misbehave=[{kind: repeat, one_in: 500}]"
+    done = run(
+        tmp_path / "run", *SHORT, *NO_FAULTS, lie, known, "gates=[{metric: ttft_p50_ms, window: all, max: 1}]"
+    )
+    assert done.code == 1, done.out + done.err
+    verdict = done.json("verdict.json")
+    assert [gate["ok"] for gate in verdict["gates"]] == [False]
+    assert all(invariant["ok"] is not False for invariant in verdict["invariants"])
+
+
+def test_mocker_runs_with_the_count_oracle(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "faults=[]", "load.duration_s=5", "sut.engine=mocker", "gates=[]")
+    assert done.code == 0, done.out + done.err
+    requests = done.requests
+    assert (
+        requests[requests.outcome == "ok"].tokens_received
+        == requests[requests.outcome == "ok"].tokens_expected
+    ).all()
+
+
+def test_older_dynamo_passes_too(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "faults=[]", "load.duration_s=5", 'sut.dynamo="1.4.2"')
+    assert done.code == 0, done.out + done.err
+    assert left_over(done.json("manifest.json")["run_id"]) == []
+
+
+def test_a_worker_that_dies_at_start_shows_its_log(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "sut.engine=mocker", "sut.worker_args=[--no-such-flag]")
+    assert done.code == 2
+    assert "--no-such-flag" in done.err
+    assert left_over(done.json("manifest.json")["run_id"]) == []

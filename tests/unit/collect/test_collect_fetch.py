@@ -1,0 +1,75 @@
+"""One GET with one deadline: complete answers come through, everything else is an error."""
+
+from __future__ import annotations
+
+from http.client import HTTPException
+
+import pytest
+from metrics_server import Target, free_port, raw, serving
+
+from harness.collect import fetch
+from harness.core import clock
+
+
+def get(url: str, timeout_s: float = 5) -> fetch.Answer:
+    return fetch.get(url, {"X-Test": "yes"}, timeout_s)
+
+
+def test_answer_is_status_and_body_and_headers_are_sent() -> None:
+    with serving(Target(health=(503, b"body"))) as target:
+        assert get(target.url("/health?deep=1")) == (503, b"body")
+        [(path, headers)] = target.requests
+    assert path == "/health?deep=1"
+    assert (headers["X-Test"], headers["Connection"]) == ("yes", "close")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde",
+        b"HTTP/1.0 200 OK\r\n\r\nabcde",
+    ],
+)
+def test_every_framing_is_read(answer: bytes) -> None:
+    with raw(answer) as url:
+        assert get(url) == (200, b"abcde")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcde",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+    ],
+)
+def test_half_an_answer_is_none(answer: bytes) -> None:
+    with raw(answer) as url, pytest.raises((HTTPException, OSError)) as caught:
+        get(url)
+    assert fetch.error_text(caught.value) not in ("timeout", "refused")
+
+
+def test_dripped_bytes_do_not_extend_the_deadline() -> None:
+    slow = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde"
+    with raw(slow, drip_s=0.05) as url:
+        begin = clock.now_ns()
+        with pytest.raises(TimeoutError) as caught:
+            get(url, 0.4)
+        assert clock.now_ns() - begin < 30 * clock.NS  # the drip alone would take longer than the deadline
+    assert fetch.error_text(caught.value) == "timeout"
+
+
+def test_refusal_reset_and_bad_addresses_have_names() -> None:
+    with pytest.raises(ConnectionRefusedError) as refused:
+        get(f"http://127.0.0.1:{free_port()}/health")
+    assert fetch.error_text(refused.value) == "refused"
+    with raw(b"", reset=True) as url, pytest.raises(OSError, match="reset") as reset:
+        get(url)
+    assert fetch.error_text(reset.value) == "reset"
+    for url in ("http://127.0.0.1:99999/", "http://:x/", f"http://{'a' * 70}.{'é' * 70}/"):
+        with pytest.raises((HTTPException, OSError)) as bad:
+            get(url)
+        assert fetch.error_text(bad.value)

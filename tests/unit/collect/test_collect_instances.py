@@ -1,0 +1,71 @@
+"""Which instances a frontend lists: changes only, unknown is not gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.collect.instances import METRIC, Listed
+from harness.core.records import Sample
+
+BODY = {
+    "status": "healthy",
+    "endpoints": ["dyn://dynamo.backend.generate"],
+    "instances": [
+        {"component": "backend", "endpoint": "generate", "namespace": "dynamo", "instance_id": 14217030593788753338,
+         "transport": {"tcp": "127.0.0.1:4711/c54d09ffffa3b5ba/generate"}},
+        {"component": "backend", "endpoint": "generate", "namespace": "dynamo", "instance_id": 5,
+         "transport": {"nats_tcp": "dynamo_backend.generate-5"}},
+    ],
+}  # fmt: skip
+
+
+def listed() -> Listed:
+    return Listed("frontend-1", lambda port: {4711: "worker-1"}.get(port, ""))
+
+
+def view(rows: list[Sample]) -> set[tuple[str, str, float]]:
+    assert all(row.metric == METRIC and row.process == "frontend-1" for row in rows)
+    labels = [json.loads(row.labels) for row in rows]
+    return {(one["instance_id"], one["worker"], row.value) for one, row in zip(labels, rows, strict=True)}
+
+
+def test_appearing_and_leaving() -> None:
+    seen = listed()
+    assert view(seen.changes(1, BODY)) == {("14217030593788753338", "worker-1", 1), ("5", "", 1)}
+    assert seen.changes(2, BODY) == []
+    less = {**BODY, "instances": BODY["instances"][1:]}
+    [gone] = seen.changes(3, less)
+    assert (gone.t_ns, gone.value) == (3, 0)
+    assert view([gone]) == {("14217030593788753338", "worker-1", 0)}  # its name stays known
+    assert view(seen.changes(4, BODY)) == {("14217030593788753338", "worker-1", 1)}
+    assert view(seen.changes(5, {"instances": []})) == {("14217030593788753338", "worker-1", 0), ("5", "", 0)}
+
+
+def test_a_probe_without_an_answer_changes_nothing() -> None:
+    seen = listed()
+    seen.changes(1, BODY)
+    for body in (None, "x", [], {}, {"status": "ready"}, {"instances": None}, {"instances": {}}):
+        assert seen.changes(2, body) == []
+    assert seen.changes(3, BODY) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+INSTANCE = st.fixed_dictionaries(
+    {"instance_id": JSON}, optional={"endpoint": JSON, "transport": JSON | st.just({"tcp": "h:99999999/"})}
+)
+
+
+@given(st.lists(JSON | st.fixed_dictionaries({"instances": st.lists(JSON | INSTANCE)})))
+def test_any_bodies_are_read_and_never_counted_twice(bodies: list[Any]) -> None:
+    seen, there = listed(), set()
+    for body in bodies:
+        for row in seen.changes(1, body):
+            assert (row.labels in there) == (row.value == 0)
+            there ^= {row.labels}

@@ -1,0 +1,83 @@
+"""argv and environment of every process, as data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.core import config, proc
+from harness.core.config import Scenario
+from harness.core.rundir import RunDir
+from harness.sut import commands
+from harness.sut.commands import Site
+
+
+def scenario(**sut: Any) -> Scenario:
+    load = {"duration_s": 1, "users": [{"class": "ChatUser", "count": 1}]}
+    return config.build({"schema": 1, "name": "t", "sut": {"dynamo": "1.6.1", **sut}, "load": load}, "t")
+
+
+def site(tmp_path: Path, **caller_env: str) -> Site:
+    return Site(
+        python=Path("/venv/bin/python"), model_dir=Path("/model"), model_name="m", run=RunDir(tmp_path),
+        sut_id="sut-1", control_token="secret", version_env={"DYN_TCP_RESPONSE_STREAM_HOST": "lo"},
+        caller_env=caller_env,
+    )  # fmt: skip
+
+
+def test_one_frontend_and_two_witnesses(tmp_path: Path) -> None:
+    plan = scenario(migration_limit=0, frontend_args=["--router-mode", "kv"])
+    assert commands.port_count(plan) == 5
+    found = commands.processes(plan, site(tmp_path), [1, 2, 3, 4, 5])
+    assert [(p.name, p.role, p.index, p.port, p.control_port) for p in found] == [
+        ("frontend-1", "frontend", 1, 1, None), ("worker-1", "worker", 1, None, 3),
+        ("worker-2", "worker", 2, None, 5),
+    ]  # fmt: skip
+    frontend, worker, _ = found
+    assert frontend.argv == [
+        "/venv/bin/python", "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", "1",
+        "--migration-limit", "0", "--router-mode", "kv",
+    ]  # fmt: skip
+    assert frontend.health == ["http://127.0.0.1:1/health"]
+    assert worker.metrics == "http://127.0.0.1:2/metrics"
+    assert worker.env["DYN_SYSTEM_PORT"] == "2"
+    assert worker.env["SQUALL_SEGMENTS"] == str(tmp_path / "logs" / "worker-1.segments.jsonl")
+    options = json.loads(worker.env["SQUALL_WITNESS"])
+    assert (options["control_port"], options["ttft_ms"], options["misbehave"]) == (3, 50, [])
+    assert Path(worker.argv[1]).is_file()
+    assert Path(options["words"]).is_file()
+    assert "SQUALL_WITNESS_TOKEN" not in frontend.env
+
+
+def test_the_mockers_argv(tmp_path: Path) -> None:
+    plan = scenario(engine="mocker", engine_type="sglang", worker_args=["--startup-time", "1"],
+                    engine_options={"kv_blocks": 7, "block_size": 8, "max_num_seqs": 9})  # fmt: skip
+    worker = commands.processes(plan, site(tmp_path), [1, 2, 3, 4, 5])[1]
+    assert worker.argv[1:] == [
+        "-m", "dynamo.mocker", "--model-path", "/model", "--model-name", "m", "--engine-type", "sglang",
+        "--block-size", "8", "--num-gpu-blocks-override", "7", "--max-num-seqs", "9", "--startup-time", "1",
+    ]  # fmt: skip
+    assert worker.control_port is None
+    assert "SQUALL_WITNESS" not in worker.env
+
+
+def test_environment_is_small_ours_and_overridable(tmp_path: Path) -> None:
+    plan = scenario(env={"DYN_REQUEST_PLANE": "x", "EXTRA": "1"})
+    caller = {"PATH": "/bin", "SECRET": "s", "DYN_NAMESPACE": "leak", "PYTHONPATH": "leak", proc.RUN_ENV: "r"}
+    env = commands.processes(plan, site(tmp_path, **caller), [1, 2, 3, 4, 5])[0].env
+    assert "SECRET" not in env
+    assert "PYTHONPATH" not in env
+    assert "DYN_NAMESPACE" not in env
+    assert env["PATH"] == "/bin"
+    assert env[proc.RUN_ENV] == "r"
+    assert (env[proc.SUT_ENV], env[proc.TARGET_ENV]) == ("sut-1", "frontend-1")
+    assert env["DYN_TCP_RESPONSE_STREAM_HOST"] == "lo"  # the version's own
+    assert (env["DYN_REQUEST_PLANE"], env["EXTRA"]) == ("x", "1")
+    assert env["DYN_FILE_KV"] == str(tmp_path / "discovery")
+
+
+def test_fixed_frontend_ports_follow_each_other(tmp_path: Path) -> None:
+    plan = scenario(frontends=2, workers=1, http_port=8123)
+    found = commands.processes(plan, site(tmp_path), [1, 2, 3, 4])
+    assert [p.port for p in found if p.role == "frontend"] == [8123, 8124]
