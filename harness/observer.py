@@ -62,4 +62,6 @@ class Observer:
         assert self._process.stdout is not None
         got = self._process.stdout.readline().rstrip(b"\n")
         if got != line:
-            raise InvalidRun(f"the observer answered {got!r} for {line!r}: {proc.tail(self._log, 5)}")
+            raise InvalidRun(
+                f"the observer answered {got!r} for {line!r}; its log ends: {proc.tail(self._log, 5)}"
+            )

@@ -97,6 +97,7 @@ class Session:
         self._meter = Meter(self.traffic)
         self._healed, self._reasons, self._interrupted = False, [], False
         self._background = [
+            gevent.spawn(self._await_observer),
             gevent.spawn(self._scheduler.run),
             gevent.spawn(self._time, anchor),
             gevent.spawn(self._tell, anchor),
@@ -178,6 +179,8 @@ class Session:
         load = self.scenario.load
         gevent.sleep(max(0.0, load.warmup_s - anchor.t_ns() / clock.NS))
         self.phase = "load"
+        if self.traffic is not None:
+            self.traffic.lag.reset()  # the burst of first connections is warm-up
         gevent.sleep(max(0.0, load.warmup_s + load.duration_s - anchor.t_ns() / clock.NS))
         self._end()
 
@@ -215,6 +218,12 @@ class Session:
             with contextlib.suppress(OSError):
                 os.write(fd, json.dumps(status).encode() + b"\n")
             gevent.sleep(STATUS_EVERY_S)
+
+    def _await_observer(self) -> None:
+        try:
+            self._observer.wait_ready()
+        except InvalidRun as error:
+            self._reasons.append(str(error))
 
     # --- what the fault scheduler asks ------------------------------------------------------------
 

@@ -81,7 +81,8 @@ def run(
     with rundir.hold(run):
         _begin(run, scenario, run_id, path, overrides)
         guard = guardian.start(run, run_id, None if scenario.sut.url else run_id)
-        interrupted, problem = False, None
+        interrupted = False
+        problem: SquallError | None = None
         try:
             with signals.raising():
                 _provision(run, scenario, run_id, "run", progress)
@@ -91,6 +92,8 @@ def run(
             interrupted = True
         except SquallError as error:
             problem = error
+        if not guard.alive():
+            manifest.add_reasons(run, ["the guardian died during the run: nobody would have undone its faults"])
         not_restored = _restore(run, run_id, guard, progress)
         manifest.update(run, interrupted=interrupted, restored=not_restored is None)
         if problem is not None:
@@ -274,12 +277,12 @@ def _raise_problems(run: RunDir, done: restore.Restored) -> None:
 
 def _judge(run: RunDir, baseline: Path | None, show: Print, progress: Progress) -> int:
     """Merge, analyse, write, render, print. Returns the exit code of the verdict."""
-    from harness.collect.merge import merge
+    progress.say("judging")
+    from harness.collect.merge import merge  # pandas and the plots load for a second, only here
     from harness.stats import analyse
     from harness.summary import lines
     from reports import model, write
 
-    progress.say("judging")
     merged = merge(run)
     manifest.add_reasons(run, list(merged.missing))
     analysis = analyse.analyse(run)

@@ -290,8 +290,8 @@ class Connection:
     def _connect(self, one: Exchange) -> None:
         try:
             addresses = self._engine.addresses(self._host, self._port)
-        except OSError as error:
-            self._finish("refused", f"{self._host}: {error.strerror or error}")
+        except (OSError, UnicodeError) as error:
+            self._finish("refused", f"{self._host}: {error}")
             return
         problem = ""
         for family, address in addresses:

@@ -22,18 +22,21 @@ class Lag:
     """Counts of one process and one measurement."""
 
     def __init__(self) -> None:
+        self._fd: TimerFd | None = None
+        self._watcher: Any = None
+        self._due_ns = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted so far; the heartbeat goes on."""
         self.send_ns = array("q")  # t_start - t_due of every request
         self.beat_ns = array("q")  # lateness of every heartbeat of the hub
         self.chunks = self.coalesced = self.coalesced_late = 0
         self._began_cpu_s = clock.cpu_s()
-        self._fd: TimerFd | None = None
-        self._watcher: Any = None
-        self._due_ns = 0
 
     def start(self) -> None:
         """Begin the heartbeat: a timerfd, each 5 ms on an absolute grid."""
         self._fd = TimerFd()
-        self._began_cpu_s = clock.cpu_s()
         self._due_ns = clock.now_ns() + BEAT_NS
         self._fd.set(self._due_ns, BEAT_NS)
         self._watcher = gevent.get_hub().loop.io(self._fd.fd, 1, ref=False)

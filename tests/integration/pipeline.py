@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SQUALL = Path(sys.executable).parent / "squall"
 QUICKSTART = ROOT / "configs" / "scenarios" / "quickstart.yaml"
 SHORT = (
-    "load.duration_s=14", "load.warmup_s=2", "load.drain_s=8", "load.users.0.count=8", "load.users.1.count=2",
-    "faults.0.at_s=2", "faults.0.restart_after_s=1", "faults.1.at_s=8", "faults.1.hold_s=3",
+    "load.duration_s=17", "load.warmup_s=2", "load.drain_s=8", "load.users.0.count=8", "load.users.1.count=2",
+    "faults.0.at_s=2", "faults.0.restart_after_s=1", "faults.1.at_s=7", "faults.1.hold_s=3",
 )  # fmt: skip
 NO_FAULTS = ("faults=[]", "load.duration_s=6")
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from fixtures import report_data
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import html, markdown, plots, text, timeline
@@ -54,6 +54,7 @@ def test_longer_bins_keep_peaks_and_sums_and_holes() -> None:
     assert timeline._binned(values, 1, np.nanmax) == [1.0, 5.0, None, None, 2.0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0.1, 5), st.sampled_from(["green", "red", "unknown"])), min_size=1, max_size=300
@@ -91,11 +92,13 @@ def test_quantities_carry_their_unit(value: float | None, unit: str, shown: str)
     assert text.quantity(value, unit) == shown
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_any_number_can_be_shown(value: float) -> None:
     assert text.number(value) and text.seconds(value) and text.percent(value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_one_inert_line_of_markdown(value: str) -> None:
     assert "\n" not in markdown.plain(value) and "<" not in markdown.plain(value)

@@ -119,7 +119,7 @@ def test_refused_and_unknown_host(engine: HubEngine) -> None:
     one = ask(Connection(engine, f"http://127.0.0.1:{port}"))
     assert (one.end, read(one).outcome) == ("refused", "transport_error")
     assert "refused" in (one.error or "")
-    assert ask(Connection(engine, "http://no-such-host.invalid")).end == "refused"
+    assert ask(Connection(engine, "http://a..b")).end == "refused"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_timeout(engine: HubEngine, script: list[Step]) -> None:
 
 @pytest.mark.parametrize("mode", ["fin", "rst"])
 def test_cancel_after_k_tokens(engine: HubEngine, mode: str) -> None:
-    script: list[Step] = [HEAD, *[s for c in chunked(*EVENTS[:6], end=False) for s in (c, 0.01)], "hang"]
+    script: list[Step] = [HEAD, *[s for c in chunked(*EVENTS[:3], end=False) for s in (c, 0.01)], "hang"]
     with ScriptedServer([script]) as server:
         connection = Connection(engine, server.url)
         seen: list[int] = []
@@ -167,7 +167,7 @@ def test_cancel_during_prefill(engine: HubEngine) -> None:
 
 def test_fin_even_with_unread_bytes(engine: HubEngine) -> None:
     """Closing over unread bytes would send RST."""
-    with ScriptedServer([[HEAD, *chunked(*EVENTS[:2], end=False), b"x" * 50_000, "hang"]]) as server:
+    with ScriptedServer([[HEAD, *chunked(*EVENTS[:2], b": " + b"x" * 50_000, end=False), "hang"]]) as server:
         connection = Connection(engine, server.url)
         one = ask(connection, watch=lambda index, body: True, cancel_mode="fin")
         assert one.end == "cancelled" and server.ended.wait(5)
@@ -225,7 +225,7 @@ def test_what_is_not_stale_is_an_error(engine: HubEngine, scripts: list[list[Ste
 
 
 def test_a_large_request_to_a_slow_reader(engine: HubEngine) -> None:
-    body = b"x" * 8_000_000
+    body = b"x" * 2_000_000
     with ScriptedServer([PERFECT]) as server:
         one = Exchange(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         connection = Connection(engine, server.url)
