@@ -44,8 +44,8 @@ class Observer:
             try:
                 stdin.write(f"scrape {label}\n".encode())
                 stdin.flush()
-            except OSError as error:
-                raise InvalidRun(f"the observer is gone ({error}): {proc.tail(self._log, 5)}") from None
+            except OSError:
+                raise InvalidRun(f"the observer is gone; its log is logs/{self._log.name}") from None
             self._expect(f"scraped {label}".encode())
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Observer:
         code = proc.wait(self._process, 5)
         if code != 0:
             self._process.kill()
-            raise InvalidRun(f"the observer ended with {code}: {proc.tail(self._log, 5)}")
+            raise InvalidRun(f"the observer ended with {code}; its log is logs/{self._log.name}")
 
     def _expect(self, line: bytes) -> None:
         assert self._process.stdout is not None

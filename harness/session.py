@@ -42,6 +42,7 @@ STATUS_EVERY_S = 0.5
 INTERRUPTED_DRAIN_S = 1.0  # after Ctrl-C streams get this long to end
 STOP_MARGIN_S = 1.0  # Locust waits so much longer for users than they wait for their streams
 MAX_WARMUP_FAILED_RATIO = 0.1
+NICE = -10  # where it is allowed: what measures must not wait for what is measured
 
 
 class Session:
@@ -77,6 +78,8 @@ class Session:
         if not self.child:
             self._open.enter_context(rundir.hold(run))
             self._guardian = guardian.start(run, manifest.read(run)["run_id"])
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)
         run_id = manifest.read(run)["run_id"]
         state = sutfile.load(run)
         anchor = clock.anchor_now()

@@ -93,7 +93,9 @@ def run(
         except SquallError as error:
             problem = error
         if not guard.alive():
-            manifest.add_reasons(run, ["the guardian died during the run: nobody would have undone its faults"])
+            manifest.add_reasons(
+                run, ["the guardian died during the run: nobody would have undone its faults"]
+            )
         not_restored = _restore(run, run_id, guard, progress)
         manifest.update(run, interrupted=interrupted, restored=not_restored is None)
         if problem is not None:
@@ -246,7 +248,8 @@ def _load(run: RunDir, scenario: Scenario, run_id: str, signals: _Signals, progr
         if code is None:
             manifest.add_reasons(run, [f"Locust did not end in time; its log is logs/{locust.log.name}"])
         elif code != 0:
-            manifest.add_reasons(run, [f"Locust ended with code {code}: {proc.tail(locust.log, 5)}"])
+            progress.say(f"Locust ended with code {code}; its log ends:\n{proc.tail(locust.log, 8)}")
+            manifest.add_reasons(run, [f"Locust ended with code {code}; its log is logs/{locust.log.name}"])
     finally:
         locust.close()
     return interrupted

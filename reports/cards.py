@@ -113,7 +113,7 @@ def _on_target(analysis: Analysis, event: FaultEvent) -> FaultOnTarget:
         recovered_by=event.recovered_by,
         error=event.error,
         proofs=[
-            Proof(ring="The lever moved, the victim felt it", text=event.proof or "",
+            Proof(ring="It took effect", text=event.proof or "",
                   ok=_known(event.verified, failed=event.error is not None, began=began),
                   evidence=_evidence(lines.get("verified"))),
             Proof(ring="Undone and serving again", text=event.recovered_proof or "",

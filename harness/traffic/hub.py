@@ -120,6 +120,7 @@ class HubEngine:
         self._lookup = BoundedSemaphore()
         self._jobs: deque[Callable[[], None]] = deque()
         self._worker: Any = None
+        self._closed = False
 
     def addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
         """(family, address) pairs; a name is looked up once, by gevent's resolver. Raises OSError."""
@@ -160,9 +161,12 @@ class HubEngine:
                 until = now_ns() + JOBS_NS
 
     def close(self) -> None:
+        """Finish deferred work and release the descriptors; a second call does nothing."""
         self.flush()
-        self.timer.close()
-        self._warm_up.close()
+        if not self._closed:
+            self._closed = True
+            self.timer.close()
+            self._warm_up.close()
 
 
 class Connection:

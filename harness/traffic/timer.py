@@ -70,6 +70,11 @@ class Call:
     def cancel(self) -> None:
         self.function = None
 
+    def run(self) -> None:
+        function, self.function = self.function, None
+        if function is not None:
+            function()
+
 
 class Timer:
     """Waits and calls at absolute times of the hub that it was made in."""
@@ -79,11 +84,12 @@ class Timer:
         self._heap: list[tuple[int, int, Call]] = []
         self._count = 0
         self._armed = 0  # the instant that the descriptor is set to, 0 = none
-        self._watcher: Any = gevent.get_hub().loop.io(self._fd.fd, _READ)
+        self._loop: Any = gevent.get_hub().loop
+        self._watcher: Any = self._loop.io(self._fd.fd, _READ)
         self._watcher.start(self._fire)
 
     def call_at(self, at_ns: int, function: Callable[[], object]) -> Call:
-        """Call `function` in the hub at `at_ns` (CLOCK_MONOTONIC). It must neither block nor switch."""
+        """Call `function` in the hub at `at_ns` (CLOCK_MONOTONIC). It must not block."""
         call = Call(function)
         self._count += 1
         heapq.heappush(self._heap, (at_ns, self._count, call))
@@ -118,11 +124,10 @@ class Timer:
         self._armed = 0
         heap = self._heap
         now = clock.now_ns()
-        try:
-            while heap and (heap[0][2].function is None or heap[0][0] <= now):
-                function = heapq.heappop(heap)[2].function
-                if function is not None:
-                    function()
-        finally:  # the calls may have planned others
-            if heap and (not self._armed or heap[0][0] < self._armed):
-                self._arm(heap[0][0])
+        while heap and (heap[0][2].function is None or heap[0][0] <= now):
+            call = heapq.heappop(heap)[2]
+            if call.function is not None:
+                # Not from here: an error in one call would stop the watcher, and with it every other.
+                self._loop.run_callback(call.run)
+        if heap:
+            self._arm(heap[0][0])

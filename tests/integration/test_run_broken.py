@@ -76,3 +76,10 @@ def test_a_worker_that_dies_at_start_shows_its_log(tmp_path: Path) -> None:
     assert done.code == 2
     assert "--no-such-flag" in done.err
     assert left_over(done.json("manifest.json")["run_id"]) == []
+
+
+def test_a_generator_that_is_too_slow_makes_the_run_invalid(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, *NO_FAULTS, "generator.hub_lag_p99_ms=0.000001")
+    assert done.code == 4, done.out + done.err
+    assert done.json("verdict.json")["status"] == "invalid"
+    assert any("hub_lag_p99_ms" in reason for reason in done.json("verdict.json")["reasons"])

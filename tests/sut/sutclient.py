@@ -16,7 +16,7 @@ from harness.core import config, proc, words
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
-from harness.sut import control, ready
+from harness.sut import control
 
 VERSIONS = ["1.6.1", "1.4.2"]
 
@@ -120,12 +120,6 @@ class System:
             return results[k]
 
         return [lambda k=k: wait(k) for k in range(count)]
-
-    def settled(self) -> bool:
-        """True when the frontend lists as many instances as workers live: no dead one is left."""
-        answer = ready.ask(self.state.process("frontend-1").health[0])
-        listed = [one for one in answer.json()["instances"] if one["endpoint"] == "generate"]
-        return len(listed) == sum(proc.alive(worker.identity) for worker in self.state.role("worker"))
 
     def command(self, **command: Any) -> list[dict[str, Any]]:
         """The same control command to every living worker."""

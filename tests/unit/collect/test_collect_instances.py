@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.collect.instances import METRIC, Listed
@@ -62,6 +62,7 @@ INSTANCE = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(JSON | st.fixed_dictionaries({"instances": st.lists(JSON | INSTANCE)})))
 def test_any_bodies_are_read_and_never_counted_twice(bodies: list[Any]) -> None:
     seen, there = listed(), set()

@@ -10,7 +10,9 @@ from harness.core.errors import ScenarioError
 from harness.sut import model
 from harness.traffic import prompts
 
-CHAT = UserClass(user_class="ChatUser", count=2, prompt_tokens=Uniform((30, 90)), output_tokens=Uniform((5, 9)))
+CHAT = UserClass(
+    user_class="ChatUser", count=2, prompt_tokens=Uniform((30, 90)), output_tokens=Uniform((5, 9))
+)
 TEXT = UserClass(user_class="CompletionUser", count=2, prompt_tokens=40)
 
 
@@ -48,7 +50,13 @@ def test_a_pure_function_of_seed_class_user_and_k() -> None:
     base = prompts.shortest("chat")
     cancelling = UserClass(user_class="CancellingUser", count=1, prompt_tokens=50, cancel=Cancel())
     fifty = UserClass(user_class="ChatUser", count=1, prompt_tokens=50)
-    seen = {prompts.prompt(s, spec, u, k, base).text for s in (1, 2) for u in (0, 1) for k in (0, 1) for spec in (cancelling, fifty)}
+    seen = {
+        prompts.prompt(s, spec, u, k, base).text
+        for s in (1, 2)
+        for u in (0, 1)
+        for k in (0, 1)
+        for spec in (cancelling, fifty)
+    }
     assert len(seen) == 16
     assert prompts.prompt(1, CHAT, 3, 4, base) == prompts.prompt(1, CHAT, 3, 4, base)
 
@@ -69,15 +77,30 @@ def test_request_bytes() -> None:
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /v1/chat/completions HTTP/1.1" and body == b"{}"
-    assert {b"Host: h:1", b"X-Request-Id: id-1", b"x-dynamo-request-id: id-1", b"Authorization: Bearer x", b"Content-Length: 2"} <= set(lines)
-    for url, path in (("http://h/v1", "/v1"), ("http://h/v1/", "/v1"), ("http://h/proxy/", "/proxy/v1"), ("http://h/proxy/v1", "/proxy/v1")):
-        assert prompts.request(url, "completions", {}, "i", b"").startswith(b"POST %s/completions HTTP" % path.encode())
+    assert {
+        b"Host: h:1",
+        b"X-Request-Id: id-1",
+        b"x-dynamo-request-id: id-1",
+        b"Authorization: Bearer x",
+        b"Content-Length: 2",
+    } <= set(lines)
+    for url, path in (
+        ("http://h/v1", "/v1"),
+        ("http://h/v1/", "/v1"),
+        ("http://h/proxy/", "/proxy/v1"),
+        ("http://h/proxy/v1", "/proxy/v1"),
+    ):
+        assert prompts.request(url, "completions", {}, "i", b"").startswith(
+            b"POST %s/completions HTTP" % path.encode()
+        )
 
 
 def test_check_names_the_entry() -> None:
     def scenario(tokens: int) -> Scenario:
         spec = UserClass(user_class="ChatUser", count=1, prompt_tokens=Uniform((tokens, 100)))
-        return Scenario(schema=1, name="x", sut=Sut(dynamo="1.6.1"), load=Load(duration_s=1, users=[TEXT, spec]))
+        return Scenario(
+            schema=1, name="x", sut=Sut(dynamo="1.6.1"), load=Load(duration_s=1, users=[TEXT, spec])
+        )
 
     prompts.check(scenario(prompts.shortest("chat")), "f.yaml")
     with pytest.raises(ScenarioError, match=r"f.yaml: load.users\[1\].prompt_tokens: 3 is too short"):

@@ -50,9 +50,12 @@ def test_past_times_and_cancelled_calls(timer: Timer) -> None:
 
 
 def test_a_call_that_fails_does_not_stop_the_timer(timer: Timer, capfd: pytest.CaptureFixture[str]) -> None:
-    timer.call_at(0, lambda: [][0])
+    def fails() -> None:
+        raise IndexError("a call's own error")
+
+    timer.call_at(0, fails)
     timer.wait_until(clock.now_ns() + 2 * MS)
-    assert "IndexError" in capfd.readouterr().err
+    assert "a call's own error" in capfd.readouterr().err
 
 
 def test_a_killed_waiter_leaves_nothing(timer: Timer) -> None:
@@ -89,7 +92,9 @@ def test_kernel_stamps_move_to_the_monotonic_clock() -> None:
 def test_what_can_not_be_right_is_replaced() -> None:
     late = [(stamp(OFFSET + 9_000), b"", 5_000), (stamp(OFFSET + 4_000), b"", 6_000)]
     assert stamps.resolve(late, 0, OFFSET, OFFSET) == [5_000, 5_000]  # after our read; before the last
-    assert stamps.resolve([(stamp(OFFSET + 50), b"", 900)], 100, OFFSET, OFFSET) == [100]  # before the request
+    assert stamps.resolve([(stamp(OFFSET + 50), b"", 900)], 100, OFFSET, OFFSET) == [
+        100
+    ]  # before the request
     absent = [([], b"", 5_000), ([(1, 29, b"x" * 16)], b"", 6_000), ([(1, 35, b"x")], b"", 7_000)]
     assert stamps.resolve(absent, 0, OFFSET, OFFSET) == [5_000, 6_000, 7_000]
 
@@ -100,7 +105,10 @@ def test_a_step_of_the_wall_clock_rejects_the_stamps(step: int) -> None:
     assert stamps.resolve(pieces, 0, OFFSET, OFFSET + step) == [5000, 9000]
 
 
-@given(st.lists(st.tuples(st.integers(-(10**9), 10**10), st.integers(0, 10**10)), max_size=20), st.integers(-(10**9), 10**9))
+@given(
+    st.lists(st.tuples(st.integers(-(10**9), 10**10), st.integers(0, 10**10)), max_size=20),
+    st.integers(-(10**9), 10**9),
+)
 def test_times_are_ordered_and_never_after_the_read(values: list[tuple[int, int]], drift: int) -> None:
     reads = sorted(read for _, read in values)
     pieces = [(stamp(OFFSET + kernel), b"", read) for (kernel, _), read in zip(values, reads, strict=True)]
