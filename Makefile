@@ -1,7 +1,7 @@
 # squall: `make demo` shows it, `make test` proves it, `make check` before each commit.
 PYTHON ?= python3.11
 BIN := .venv/bin
-UV := $(BIN)/uv pip install -q --python $(BIN)/python
+UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
 DYNAMO ?= 1.6.1
 REQUIRE ?=
 .PHONY: demo test check fix bench clean

@@ -214,7 +214,7 @@ def _plots(timeline: Timeline, divs: Mapping[str, str]) -> list[_Plot]:
     lines = {
         "events": ("Faults", "", [], "When each fault and each recovery began and ended"),
         "throughput": ("Throughput", "output tokens/s", [], "Output tokens per second over time"),
-        "ttft": ("Time to first token", "ms",
+        "ttft": ("Time to first token", "ms, logarithmic",
                  [("p50", plots.BLUE, "line"), ("p99", plots.ORANGE, "line"), ("SLO", plots.GREY, "dash")],
                  "Time to first token over time, median and 99th percentile per second"),
         "stalls": ("Stalls", "longest silence of a stream, s", [], "Longest silence of any stream over time, those above 250 ms"),

@@ -100,7 +100,9 @@ def _why_bad(analysis: Analysis, reasons: Sequence[str]) -> str:
         first = next(iter(broken.values()))
         about = glossary.ABOUT.get(first.name, "")
         return f"{first.name}: {first.detail or first.count}" + (f". {about}" if about else "")
-    return reasons[0] if reasons else "No reason was written down."
+    if not reasons:
+        return "No reason was written down."
+    return reasons[0].replace("generator_on_time:", "The load generator was too slow to be trusted:", 1)
 
 
 def _all(count: int, noun: str, one: str, many: str) -> str:

@@ -17,6 +17,7 @@ from bokeh.models import (
     CrosshairTool,
     FactorRange,
     HoverTool,
+    LogTicker,
     NumeralTickFormatter,
     Range1d,
     ResetTool,
@@ -174,7 +175,8 @@ def _area(
 
 
 def _ttft(timeline: Timeline, x_range: Range1d, t_s: list[float]) -> figure:
-    plot = _figure(timeline, x_range, 128)
+    """On a logarithmic axis: a wait of seconds must not flatten the milliseconds of every other one."""
+    plot = _figure(timeline, x_range, 128, y_axis_type="log")
     p50, p99 = (_padded(v, len(t_s)) for v in (timeline.ttft_p50_ms, timeline.ttft_p99_ms))
     source = ColumnDataSource({"t": t_s, "p50": _holes(p50), "p99": _holes(p99)})
     plot.line(x="t", y="p99", source=source, line_color=ORANGE, line_width=1.5, line_alpha=0.9)
@@ -185,7 +187,10 @@ def _ttft(timeline: Timeline, x_range: Range1d, t_s: list[float]) -> figure:
         plot.add_layout(Span(location=timeline.slo_ttft_ms, dimension="width", line_color=GREY,
                              line_dash="dashed", line_width=1.2))  # fmt: skip
     _hover(plot, [line], [("at", "@t{0.0} s"), ("p50 ms", "@p50{0,0.[0]}"), ("p99 ms", "@p99{0,0.[0]}")])
-    _from_zero(plot, [*p50, *p99, timeline.slo_ttft_ms])
+    seen = [v for v in (*p50, *p99, timeline.slo_ttft_ms) if v is not None and v > 0] or [1.0, 1000.0]
+    plot.y_range = Range1d(min(seen) * 0.7, max(seen) * 1.4)
+    plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
+    plot.yaxis.ticker = LogTicker(desired_num_ticks=4)
     return plot
 
 

@@ -111,6 +111,7 @@ def provision(
         control_token=site.control_token, discovery_dir=str(run.discovery),
     )  # fmt: skip
     try:
+        shutil.rmtree(run.discovery, ignore_errors=True)  # what an earlier system left must not be found
         run.discovery.mkdir(mode=0o700)
         sutfile.save(run, state)
         with ports.reserved(commands.port_count(scenario)) as free:
