@@ -71,15 +71,10 @@ def _generator() -> list[Check]:
     warm_up = stamps.WarmUp()
     stamped = warm_up.available
     warm_up.close()
+    text = "by the kernel" if stamped else "not given here: times come from user space, some ms worse"
     return [
         Check("ok", "client engine", "auto = hub (pure Python); reactor (compiled): not in this version"),
-        Check(
-            "ok" if stamped else "absent",
-            "receive timestamps",
-            "by the kernel"
-            if stamped
-            else "not given here: times come from user space and are some ms worse",
-        ),  # fmt: skip
+        Check("ok" if stamped else "absent", "receive timestamps", text),
     ]
 
 

@@ -141,7 +141,7 @@ class Session:
         measured_s = max(0.0, self._ended_ns / clock.NS - load.warmup_s)
         manifest.update(
             self.run,
-            duration_s=load.duration_s if not self._interrupted else min(load.duration_s, measured_s),
+            duration_s=min(load.duration_s, measured_s),
             generator=generator,
             counts={"sent": live.sent},
             interrupted=self._interrupted,
@@ -197,9 +197,11 @@ class Session:
     def _listen(self, fd: int) -> None:
         """`stop` from `squall run`, or its death: an orderly, quick end."""
         wait_read(fd)
-        os.read(fd, 64)
-        log.info("squall: asked to stop")
-        self._interrupted = True
+        if os.read(fd, 64):
+            log.info("squall: asked to stop")
+            self._interrupted = True
+        else:
+            self._reasons.append("`squall run` died during the load")
         self.environment.stop_timeout = INTERRUPTED_DRAIN_S
         self._end()
 

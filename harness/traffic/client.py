@@ -17,8 +17,10 @@ from harness.core.config import UserClass
 from harness.core.records import RequestRecord
 from harness.traffic import prompts
 from harness.traffic.context import TrafficContext
-from harness.traffic.hub import Connection, Exchange
-from harness.traffic.integrity import Expectation, Findings, Reader, Transcript
+from harness.traffic.exchange import Exchange
+from harness.traffic.hub import Connection
+from harness.traffic.integrity import Reader
+from harness.traffic.transcript import Expectation, Findings, Transcript
 
 PAUSE_AFTER_FAILURE_NS = 100_000_000
 """A user whose request was refused or shed waits at least this long: a dead server answers within

@@ -9,7 +9,8 @@ from harness.core.clock import Anchor
 from harness.core.config import Scenario
 from harness.core.records import FAILED, Outcome, RequestRecord
 from harness.core.sutfile import SutState
-from harness.traffic.hub import Exchange, HubEngine
+from harness.traffic.engine import HubEngine
+from harness.traffic.exchange import Exchange
 from harness.traffic.lag import Lag
 
 

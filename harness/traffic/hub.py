@@ -1,7 +1,7 @@
 """The hub engine: HTTP exchanges on gevent's hub, one greenlet switch for each stream, not for each chunk.
 
 A persistent read watcher for each connection; the hub's callback reads with recvmsg (kernel receive
-stamps), keeps the bytes, counts events for the live rates and looks for the end of the body. All reading
+stamps), keeps the bytes and looks for the end of the body. All reading
 is left to the end of the stream. Knows HTTP framing, TLS and how to close; not what an answer means.
 """
 
@@ -14,7 +14,6 @@ import os
 import socket
 import ssl
 import struct
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,151 +21,20 @@ from urllib.parse import urlsplit
 
 import gevent
 from gevent.hub import Waiter
-from gevent.lock import BoundedSemaphore
 
 from harness.core.clock import now_ns
 from harness.core.errors import UsageError
 from harness.traffic import stamps, tls
-from harness.traffic.http1 import Response
-from harness.traffic.integrity import End, Transcript
-from harness.traffic.timer import Timer
+from harness.traffic.engine import HubEngine
+from harness.traffic.exchange import Exchange
+from harness.traffic.transcript import End
 
 READ, WRITE = 1, 2
 READ_BYTES = 16_384
 _EMPTY_LINE = b"\r\n\r\n"
-JOBS_NS = 500_000  # of deferred work between two looks at the sockets
 STALE_NS = 100_000_000
 """A kept connection that fails within this time of the request, with no byte of an answer, was closed by
 the server before it saw the request (RFC 9112 section 9.3.1): the request is sent again, once."""
-
-Watch = Callable[[int, bytes], bool]
-
-
-class Exchange:
-    """One request and what came of it. Times are CLOCK_MONOTONIC ns."""
-
-    __slots__ = (
-        "after_send", "bodies", "cancel_mode", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
-        "request", "response", "sent_ns", "start_ns", "watch",
-    )  # fmt: skip
-
-    def __init__(self, request: bytes, watch: Watch | None = None, cancel_mode: str = "rst") -> None:
-        self.request = request
-        self.watch = watch  # sees each part of the body at once; True = cancel now, by cancel_mode
-        self.cancel_mode = cancel_mode
-        self.start_ns = 0
-        self.end_ns = 0
-        self.end: End | None = None
-        self.error: str | None = None
-        self.after_send: Callable[[], None] | None = None  # called once, while the answer is on its way
-        self.offset_start_ns = self.offset_end_ns = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget an answer's pieces."""
-        self.pieces: list[stamps.Piece] = []
-        self.bodies: list[tuple[int, bytes]] = []
-        self.response = Response()
-        self.fed = 0  # pieces that the framing has seen
-        self.sent_ns = 0
-        self.end, self.error = None, None
-
-    def frame(self) -> bool:
-        """Read the framing of the pieces since the last call; True when no more is wanted."""
-        pieces, response = self.pieces, self.response
-        for index in range(self.fed, len(pieces)):
-            body = response.feed(pieces[index][1])
-            if body:
-                self.bodies.append((index, body))
-                if self.watch is not None and self.watch(index, body):
-                    self.fed = index + 1
-                    return True
-        self.fed = len(pieces)
-        return response.complete or response.error is not None
-
-    def over_ns(self) -> int:
-        """When the answer was over: the last byte's arrival when it is complete, else our time."""
-        if self.end != "complete":
-            return self.end_ns
-        return stamps.resolve(self.pieces[-1:], self.start_ns, self.offset_start_ns, self.offset_end_ns)[0]
-
-    def transcript(self) -> Transcript:
-        """What the oracle reads; call it when the exchange is over."""
-        response = self.response
-        times = stamps.resolve(self.pieces, self.start_ns, self.offset_start_ns, self.offset_end_ns)
-        return Transcript(
-            start_ns=self.start_ns,
-            end_ns=self.over_ns(),
-            end=self.end or "drain",
-            status=response.status if response.head_complete else 0,
-            content_type=response.header("content-type"),
-            content_encoding=response.header("content-encoding"),
-            bodies=self.bodies,
-            times=times,
-            error=self.error,
-            body_complete=response.complete,
-        )
-
-
-class HubEngine:
-    """What the connections of one process share: timer, kernel stamps, addresses, deferred work."""
-
-    def __init__(self) -> None:
-        self.timer = Timer()
-        self.open: set[Exchange] = set()  # what is going on now
-        self._warm_up = stamps.WarmUp()
-        self.kernel_stamps = self._warm_up.available
-        self._addresses: dict[tuple[str, int], list[tuple[int, Any]]] = {}
-        self._lookup = BoundedSemaphore()
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._worker: Any = None
-        self._closed = False
-
-    def addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
-        """(family, address) pairs; a name is looked up once, by gevent's resolver. Raises OSError."""
-        with self._lookup:
-            known = self._addresses.get((host, port))
-            if known is None:
-                known = self._addresses[host, port] = _resolve(host, port)
-            return known
-
-    def defer(self, job: Callable[[], None]) -> None:
-        """Run `job` soon, but after the sends that are due and with the sockets served in between."""
-        self._jobs.append(job)
-        if self._worker is None or self._worker.dead:
-            self._worker = gevent.spawn(self._work)
-
-    def turn(self) -> None:
-        """Let the hub serve every ready socket once, then go on.
-
-        gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket.
-        """
-        waiter: Any = Waiter()
-        self.timer.call_at(0, partial(waiter.switch, None))
-        waiter.get()
-
-    def flush(self) -> None:
-        """Wait until all deferred work is done."""
-        while self._jobs or (self._worker is not None and not self._worker.dead):
-            if self._worker is None or self._worker.dead:
-                self._worker = gevent.spawn(self._work)
-            self._worker.join()
-
-    def _work(self) -> None:
-        until = now_ns() + JOBS_NS
-        while self._jobs:
-            self._jobs.popleft()()
-            if now_ns() >= until:
-                self.turn()
-                until = now_ns() + JOBS_NS
-
-    def close(self) -> None:
-        """Finish deferred work and release the descriptors; a second call does nothing."""
-        self.flush()
-        if not self._closed:
-            self._closed = True
-            self.timer.close()
-            self._warm_up.close()
 
 
 class Connection:
@@ -431,15 +299,6 @@ class Connection:
             self._finish("complete" if one.response.framing != "close" else end, None)
         else:
             self._finish(end, "; ".join(part for part in (one.response.error, reason) if part))
-
-
-def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
-            socket.inet_pton(family, host)
-            return [(family, (host, port))]
-    found = gevent.get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
 
 
 def _discard(_: stamps.Piece) -> None:

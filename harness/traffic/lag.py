@@ -12,8 +12,8 @@ from typing import Any
 import gevent
 
 from harness.core import clock
-from harness.traffic.integrity import Findings
 from harness.traffic.timer import TimerFd
+from harness.traffic.transcript import Findings
 
 BEAT_NS = 5_000_000
 

@@ -15,7 +15,9 @@ OURS = {"harness", "faults", "reports", "configs", "locustfile.py"}
 
 def foreign(names: list[str]) -> set[str]:
     """Top-level names that aren't ours."""
-    return {top for name in names if not (top := name.split("/")[0]).endswith(".dist-info") and top not in OURS}
+    return {
+        top for name in names if not (top := name.split("/")[0]).endswith(".dist-info") and top not in OURS
+    }
 
 
 @pytest.fixture(scope="module")

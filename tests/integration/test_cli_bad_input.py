@@ -24,8 +24,8 @@ CASES = [
     (['sut.dynamo="0.0.1"'], ["0.0.1", "1.6.1"]),
     (["sut.model_dir=/nonexistent"], ["sut.model_dir", "/nonexistent"]),
     (["sut.platform=netns"], ["sut.platform", "netns", "local"]),
-    (["sut={url: \"http://127.0.0.1:1\", model: m}"], ["127.0.0.1:1"]),
-    (["sut={url: \"http://127.0.0.1:1\", model: m, headers_env: {A: NO_SUCH_VARIABLE}}"], ["NO_SUCH_VARIABLE"]),
+    (["sut={url: \"http://127.0.0.1:1\", model: m}", "faults=[]"], ["127.0.0.1:1"]),
+    (["sut={url: \"http://127.0.0.1:1\", model: m, headers_env: {A: NO_SUCH_VARIABLE}}", "faults=[]"], ["NO_SUCH_VARIABLE"]),
     (["sut={url: \"http://127.0.0.1:1\", model: m, targets: [{role: worker, pid: 4194304}]}", "faults=[]"], ["4194304"]),
 ]  # fmt: skip
 

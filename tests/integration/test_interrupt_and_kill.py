@@ -90,7 +90,8 @@ def test_kill_9_of_the_run_during_a_pause_leaves_nothing(
     phases = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in phases if line["fault_id"] == "pause"][-1] == "recovered"
     report = squall("report", str(out), out=out)  # what was measured stays readable
-    assert report.code in (1, 4), report.out + report.err
+    assert report.code == 4, report.out + report.err
+    assert any("died" in reason for reason in json.loads((out / "verdict.json").read_text())["reasons"])
     assert len(list(out.glob("requests.parquet"))) == 1
 
 

@@ -16,7 +16,8 @@ from streams import DONE, event, token, usage, witness, word
 from harness.core.records import OUTCOMES, VIOLATIONS
 from harness.traffic import chunks
 from harness.traffic.http1 import Response
-from harness.traffic.integrity import End, Expectation, Findings, Transcript, judge
+from harness.traffic.integrity import judge
+from harness.traffic.transcript import End, Expectation, Findings, Transcript
 
 KEY = (17, 4001)
 N = 12

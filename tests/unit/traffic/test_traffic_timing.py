@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from harness.core import clock
 from harness.traffic import stamps
-from harness.traffic.integrity import Findings
 from harness.traffic.lag import Lag
 from harness.traffic.timer import Timer, TimerFd
+from harness.traffic.transcript import Findings
 
 MS = clock.MS
 

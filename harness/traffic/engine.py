@@ -1,0 +1,91 @@
+"""What the connections of one process share: timer, kernel stamps, addresses, work put off for later."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.hub import Waiter
+from gevent.lock import BoundedSemaphore
+
+from harness.core.clock import now_ns
+from harness.traffic import stamps
+from harness.traffic.exchange import Exchange
+from harness.traffic.timer import Timer
+
+JOBS_NS = 500_000  # of deferred work between two looks at the sockets
+
+
+class HubEngine:
+    """What the connections of one process share: timer, kernel stamps, addresses, deferred work."""
+
+    def __init__(self) -> None:
+        self.timer = Timer()
+        self.open: set[Exchange] = set()  # what is going on now
+        self._warm_up = stamps.WarmUp()
+        self.kernel_stamps = self._warm_up.available
+        self._addresses: dict[tuple[str, int], list[tuple[int, Any]]] = {}
+        self._lookup = BoundedSemaphore()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._worker: Any = None
+        self._closed = False
+
+    def addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
+        """(family, address) pairs; a name is looked up once, by gevent's resolver. Raises OSError."""
+        with self._lookup:
+            known = self._addresses.get((host, port))
+            if known is None:
+                known = self._addresses[host, port] = _resolve(host, port)
+            return known
+
+    def defer(self, job: Callable[[], None]) -> None:
+        """Run `job` soon, but after the sends that are due and with the sockets served in between."""
+        self._jobs.append(job)
+        if self._worker is None or self._worker.dead:
+            self._worker = gevent.spawn(self._work)
+
+    def turn(self) -> None:
+        """Let the hub serve every ready socket once, then go on.
+
+        gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket.
+        """
+        waiter: Any = Waiter()
+        self.timer.call_at(0, partial(waiter.switch, None))
+        waiter.get()
+
+    def flush(self) -> None:
+        """Wait until all deferred work is done."""
+        while self._jobs or (self._worker is not None and not self._worker.dead):
+            if self._worker is None or self._worker.dead:
+                self._worker = gevent.spawn(self._work)
+            self._worker.join()
+
+    def _work(self) -> None:
+        until = now_ns() + JOBS_NS
+        while self._jobs:
+            self._jobs.popleft()()
+            if now_ns() >= until:
+                self.turn()
+                until = now_ns() + JOBS_NS
+
+    def close(self) -> None:
+        """Finish deferred work and release the descriptors; a second call does nothing."""
+        self.flush()
+        if not self._closed:
+            self._closed = True
+            self.timer.close()
+            self._warm_up.close()
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, port))]
+    found = gevent.get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]

@@ -1,0 +1,77 @@
+"""One request and its answer as pieces with stamps; framing is read from them, meaning is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.traffic import stamps
+from harness.traffic.http1 import Response
+from harness.traffic.transcript import End, Transcript
+
+Watch = Callable[[int, bytes], bool]
+
+
+class Exchange:
+    """One request and what came of it. Times are CLOCK_MONOTONIC ns."""
+
+    __slots__ = (
+        "after_send", "bodies", "cancel_mode", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
+        "request", "response", "sent_ns", "start_ns", "watch",
+    )  # fmt: skip
+
+    def __init__(self, request: bytes, watch: Watch | None = None, cancel_mode: str = "rst") -> None:
+        self.request = request
+        self.watch = watch  # sees each part of the body at once; True = cancel now, by cancel_mode
+        self.cancel_mode = cancel_mode
+        self.start_ns = 0
+        self.end_ns = 0
+        self.end: End | None = None
+        self.error: str | None = None
+        self.after_send: Callable[[], None] | None = None  # called once, while the answer is on its way
+        self.offset_start_ns = self.offset_end_ns = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an answer's pieces."""
+        self.pieces: list[stamps.Piece] = []
+        self.bodies: list[tuple[int, bytes]] = []
+        self.response = Response()
+        self.fed = 0  # pieces that the framing has seen
+        self.sent_ns = 0
+        self.end, self.error = None, None
+
+    def frame(self) -> bool:
+        """Read the framing of the pieces since the last call; True when no more is wanted."""
+        pieces, response = self.pieces, self.response
+        for index in range(self.fed, len(pieces)):
+            body = response.feed(pieces[index][1])
+            if body:
+                self.bodies.append((index, body))
+                if self.watch is not None and self.watch(index, body):
+                    self.fed = index + 1
+                    return True
+        self.fed = len(pieces)
+        return response.complete or response.error is not None
+
+    def over_ns(self) -> int:
+        """When the answer was over: the last byte's arrival when it is complete, else our time."""
+        if self.end != "complete":
+            return self.end_ns
+        return stamps.resolve(self.pieces[-1:], self.start_ns, self.offset_start_ns, self.offset_end_ns)[0]
+
+    def transcript(self) -> Transcript:
+        """What the oracle reads; call it when the exchange is over."""
+        response = self.response
+        times = stamps.resolve(self.pieces, self.start_ns, self.offset_start_ns, self.offset_end_ns)
+        return Transcript(
+            start_ns=self.start_ns,
+            end_ns=self.over_ns(),
+            end=self.end or "drain",
+            status=response.status if response.head_complete else 0,
+            content_type=response.header("content-type"),
+            content_encoding=response.header("content-encoding"),
+            bodies=self.bodies,
+            times=times,
+            error=self.error,
+            body_complete=response.complete,
+        )
