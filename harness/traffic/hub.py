@@ -31,7 +31,7 @@ from harness.traffic.transcript import End
 
 READ, WRITE = 1, 2
 READ_BYTES = 16_384
-_EMPTY_LINE = b"\r\n\r\n"
+_EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
 STALE_NS = 100_000_000
 """A kept connection that fails within this time of the request, with no byte of an answer, was closed by
 the server before it saw the request (RFC 9112 section 9.3.1): the request is sent again, once."""
@@ -58,6 +58,7 @@ class Connection:
         self._exchange: Exchange | None = None
         self._keep: Callable[[stamps.Piece], None] = _discard
         self._eager = True
+        self._broken = False  # not to be used again
         self._waiter: Any = None
 
     @property
@@ -78,7 +79,7 @@ class Connection:
         one.offset_start_ns = stamps.sample_offset_ns()
         self._exchange = one
         self._engine.open.add(one)
-        deadline = self._engine.timer.call_at(timeout_ns, partial(self._finish, "timeout", "no end of the answer within timeout_s"))  # fmt: skip
+        deadline = self._engine.timer.call_at(timeout_ns, partial(self._give_up, "timeout", "no end of the answer within timeout_s"))  # fmt: skip
         try:
             if self._attempt(one):
                 one.reset()
@@ -90,7 +91,7 @@ class Connection:
             self._exchange, self._keep, self._eager = None, _discard, True
             self._engine.open.discard(one)
             one.offset_end_ns = stamps.sample_offset_ns()
-            if one.end != "complete" or not one.response.keep_alive:
+            if self._broken or one.end != "complete" or not one.response.keep_alive:
                 self.close()
 
     def cancel(self, mode: str) -> None:
@@ -101,7 +102,7 @@ class Connection:
 
     def give_up(self) -> None:
         """The run is over: the open stream ends as timed out."""
-        self._finish("drain", "still open after drain_s")
+        self._give_up("drain", "still open after drain_s")
 
     def close(self) -> None:
         """Close at once, without ceremony."""
@@ -113,6 +114,7 @@ class Connection:
         if self._sock is not None:
             self._sock.close()
         self._sock, self._recvmsg, self._tls, self._unsent = None, None, None, b""
+        self._broken = False
 
     def _attempt(self, one: Exchange) -> bool:
         """Send and wait. True: the kept connection was stale, try again on a new one."""
@@ -146,6 +148,11 @@ class Connection:
         if self._waiter is not None:
             self._waiter.switch(None)
 
+    def _give_up(self, end: End, error: str) -> None:
+        if self._exchange is not None:
+            self._look()
+        self._finish(end, error)
+
     def _finish(self, end: End, error: str | None = None) -> None:
         """The exchange is over; later events find `end` set and change nothing."""
         one = self._exchange
@@ -153,6 +160,7 @@ class Connection:
             return
         one.end_ns = now_ns()
         one.end, one.error = end, error
+        self._keep, self._eager = _discard, True
         if end not in ("complete", "cancelled"):
             one.frame()
         self._wake()
@@ -239,8 +247,8 @@ class Connection:
             self._lost("closed", "")
             return
         self._keep((ancillary, data, now_ns()))
-        # A chunked body ends in an empty line; only then (or where that says nothing) look closer.
-        if data[-4:] in _EMPTY_LINE or self._eager:
+        # A piece that ends with an event isn't the end of the body, which is an empty chunk.
+        if data[-4:] != _EVENT_END or self._eager:
             self._look()
 
     def _on_cipher(self) -> None:
@@ -273,15 +281,16 @@ class Connection:
         one = self._exchange
         if one is None:  # bytes that nobody asked for: the next request takes a new connection
             self.close()
-        elif one.end is None:
-            if not one.frame():
-                self._eager = one.watch is not None or one.response.framing != "chunked"
-            elif one.response.complete:
-                self._finish("complete")
-            elif one.response.error is not None:
-                self._finish("malformed", one.response.error)
-            else:
-                self.cancel(one.cancel_mode)
+        elif one.end is not None:  # the same, before the user could go on
+            self._broken = True
+        elif not one.frame():
+            self._eager = one.watch is not None or one.response.framing != "chunked"
+        elif one.response.complete:
+            self._finish("complete")
+        elif one.response.error is not None:
+            self._finish("malformed", one.response.error)
+        else:
+            self.cancel(one.cancel_mode)
 
     def _lost(self, end: End, reason: str) -> None:
         """The peer sends no more."""
@@ -292,6 +301,7 @@ class Connection:
             self.close()
             return
         if one.end is not None:
+            self._broken = True
             return
         one.frame()
         one.response.eof()

@@ -57,12 +57,16 @@ def test_an_unreadable_model_directory(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_names_its_owner() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ScenarioError, match=rf"port {port} is taken by process {os.getpid()} "):
-            launch.preflight(scenario(http_port=port), "t.yaml")
+    with ports.reserved(1) as (port,):
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+            with pytest.raises(ScenarioError, match=rf"port {port} is taken by process {os.getpid()} "):
+                launch.preflight(scenario(http_port=port), "t.yaml")
+            with pytest.raises(ScenarioError, match=f"port ({port - 1}|{port}) is taken"):
+                launch.preflight(scenario(http_port=port - 1, frontends=2), "t.yaml")
+        launch.preflight(scenario(http_port=port), "t.yaml")
         with pytest.raises(ScenarioError, match=f"port {port} is taken"):
             launch.preflight(scenario(http_port=port - 1, frontends=2), "t.yaml")
     launch.preflight(scenario(http_port=port), "t.yaml")

@@ -68,7 +68,7 @@ def test_times_lie_between_send_and_read(engine: HubEngine) -> None:
         assert one.start_ns <= transcript.times[0] and list(transcript.times) == sorted(transcript.times)
         assert all(at <= piece[2] for at, piece in zip(transcript.times, one.pieces, strict=True))
         assert transcript.end_ns == transcript.times[-1] == one.over_ns()
-        assert found.coalesced == 0 and all(gap >= 1000 for gap in found.gaps_us)
+        assert found.coalesced or all(gap >= 1000 for gap in found.gaps_us)  # the server waits 2 ms
         connection.close()
 
 
@@ -102,6 +102,8 @@ BODY = b"".join(EVENTS)
     ([b"HTTP/1.1 500 E\r\ncontent-length: 0\r\n\r\n"], "complete", "http_error", True),
     ([b"HTTP/1.1 204 No Content\r\n\r\n"], "complete", "http_error", True),
     ([HEAD, *chunked(*EVENTS), b"surplus"], "complete", "ok", False),
+    ([b"".join([HEAD, *chunked(*EVENTS), b"surplus"])], "complete", "ok", False),
+    ([HEAD, *chunked(*EVENTS), 0.02, b"surplus"], "complete", "ok", False),
 ])  # fmt: skip
 def test_endings(engine: HubEngine, script: list[Step], end: str, outcome: str, kept: bool) -> None:
     with ScriptedServer([script]) as server:
@@ -109,7 +111,7 @@ def test_endings(engine: HubEngine, script: list[Step], end: str, outcome: str, 
         one = ask(connection)
         found = read(one, replace(WANT, overload_codes=frozenset({529})))
         assert (one.end, found.outcome) == (end, outcome)
-        if b"surplus" in script:  # may come in the same read or in a later one
+        if b"surplus" in str(script).encode():  # may come in the same read or in a later one
             end_ns = clock.now_ns() + 5 * clock.NS
             while connection.connected and clock.now_ns() < end_ns:
                 gevent.sleep(0.005)
@@ -172,7 +174,8 @@ def test_cancel_during_prefill(engine: HubEngine) -> None:
 
 def test_fin_even_with_unread_bytes(engine: HubEngine) -> None:
     """Closing over unread bytes would send RST."""
-    with ScriptedServer([[HEAD, *chunked(*EVENTS[:2], b": " + b"x" * 50_000, end=False), "hang"]]) as server:
+    more = b": " + b"x" * 30_000 + b"\n\n"  # beyond one read; sent at once, so that the server isn't writing
+    with ScriptedServer([[b"".join([HEAD, *chunked(*EVENTS[:2], more, end=False)]), "hang"]]) as server:
         connection = Connection(engine, server.url)
         one = ask(connection, watch=lambda index, body: True, cancel_mode="fin")
         assert one.end == "cancelled" and server.ended.wait(5)
@@ -275,6 +278,15 @@ def test_tls(engine: HubEngine, certificate: Path) -> None:
         assert read(ask(connection)).outcome == "truncated"
         refused = ask(Connection(engine, server.url))  # a certificate that nobody vouches for
         assert read(refused).outcome == "transport_error" and "TLS" in (refused.error or "")
+
+
+def test_what_came_by_the_deadline_counts(engine: HubEngine) -> None:
+    """Bytes after the message that look like an event hide its end from the quick look."""
+    with ScriptedServer(
+        [[HEAD, 0.05, b"".join([*chunked(*EVENTS), *chunked(EVENTS[0], end=False)])]]
+    ) as server:
+        one = ask(Connection(engine, server.url), 0.3)
+        assert (one.end, read(one).outcome) == ("complete", "ok")
 
 
 def test_many_streams_at_once_and_deferred_work_runs_beside_them(engine: HubEngine) -> None:
