@@ -148,7 +148,7 @@ def spawn(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             list(argv),
             env=dict(env),
             cwd=cwd,
@@ -158,6 +158,10 @@ def spawn(
             start_new_session=True,
             pass_fds=tuple(pass_fds),
         )
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:  # a caller's own priority is not its children's
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, child.pid, 0)
+    return child
 
 
 def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:

@@ -224,3 +224,15 @@ def test_it_imports_without_any_installed_package() -> None:
     root = Path(__file__).resolve().parents[3]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); import harness.core.proc, harness.core.clock"
     assert proc.run([sys.executable, "-I", "-S", "-c", code]).err == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
+def test_children_do_not_inherit_a_raised_priority(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from harness.core import proc; "
+        "os.setpriority(os.PRIO_PROCESS, 0, -5); "
+        "child = proc.spawn(['sleep', '30'], {}, Path(sys.argv[1])); "
+        "print(os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, child.pid)); child.kill(); child.wait()"
+    )
+    done = proc.run([sys.executable, "-c", code, str(tmp_path / "log")])
+    assert done.out.split() == ["-5", "0"], done.err
