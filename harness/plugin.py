@@ -53,6 +53,9 @@ def on_init(environment: Environment, **_: Any) -> None:
         log.error("%s", error)
         raise SystemExit(int(Exit.USAGE)) from None
     environment.squall = session
+    wanted = sum(user.count for user in session.scenario.load.users)
+    options.num_users = options.num_users or wanted  # also what the web UI's form shows
+    options.spawn_rate = options.spawn_rate or wanted
     for event, listener in (
         (environment.events.test_start, session.start),
         (environment.events.test_stopping, session.heal),

@@ -150,6 +150,8 @@ class Session:
             self._guardian.done()
         self._open.close()
         self.phase = "done"
+        if self.environment.web_ui is not None:
+            gevent.spawn(self.judge)  # the UI stays; the report should not wait for its end
 
     def quit(self) -> None:
         """quitting: Locust ends, perhaps by Ctrl-C in the middle of a test."""
@@ -162,6 +164,7 @@ class Session:
         """quit: a test that somebody started by hand is judged in a process of its own."""
         if self.child or self.phase != "done":
             return
+        self.phase = "judged"
         done = proc.run([sys.executable, "-m", "harness.cli", "report", str(self.run.path)], timeout_s=600)
         sys.stdout.write(done.out)
         sys.stderr.write(done.err)

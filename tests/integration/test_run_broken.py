@@ -78,6 +78,14 @@ def test_a_worker_that_dies_at_start_shows_its_log(tmp_path: Path) -> None:
     assert left_over(done.json("manifest.json")["run_id"]) == []
 
 
+def test_a_system_that_never_gets_ready_says_who_is_missing(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, "sut.ready_timeout_s=0.05")
+    assert done.code == 2
+    assert "worker-1" in done.err
+    assert "ready" in done.err
+    assert left_over(done.json("manifest.json")["run_id"]) == []
+
+
 def test_a_generator_that_is_too_slow_makes_the_run_invalid(tmp_path: Path) -> None:
     done = run(tmp_path / "run", *SHORT, *NO_FAULTS, "generator.hub_lag_p99_ms=0.000001")
     assert done.code == 4, done.out + done.err

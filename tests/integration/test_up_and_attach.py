@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import pandas as pd
 import pytest
 from pipeline import NO_FAULTS, QUICKSTART, ROOT, SHORT, left_over, sets, squall
 
@@ -39,6 +40,8 @@ def test_locust_by_hand_runs_judges_and_leaves_the_system_up(system: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads((system / "verdict.json").read_text())
     assert verdict["status"] == "pass"
+    users = pd.read_parquet(system / "requests.parquet").user_class
+    assert set(users) == {"ChatUser", "CancellingUser"}, "without -u the scenario's users are started"
     url = json.loads((system / "sut.json").read_text())["urls"][0]
     with urlopen(f"{url}/health", timeout=5) as health:  # still there
         assert json.load(health)["status"] == "healthy"
