@@ -150,9 +150,7 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
 
 def down(path: Path | None, show: Print) -> int:
     """`squall down`: stop what `squall up` started."""
-    runs = (
-        [rundir.open_run(path)] if path else [r for r in rundir.unfinished(runs_dir()) if _owner(r) == "up"]
-    )
+    runs = [rundir.open_run(path)] if path else _systems_up()
     if not runs:
         show("nothing is up")
     for run in runs:
@@ -207,6 +205,17 @@ def unfinished_notice() -> list[str]:
                 f"squall: unfinished run {run.path.name}: `squall recover {run.path}` undoes what it left"
             )
     return lines
+
+
+def _systems_up() -> list[RunDir]:
+    """Runs of `squall up` that weren't ended, or that have living processes all the same."""
+    found = []
+    for run in rundir.all_runs(runs_dir()):
+        if _owner(run) == "up" and (
+            not run.restored.exists() or proc.marked(proc.SUT_ENV, sutfile.load(run).sut_id)
+        ):
+            found.append(run)
+    return found
 
 
 def _owner(run: RunDir) -> str | None:

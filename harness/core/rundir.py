@@ -188,14 +188,16 @@ def open_run(path: Path) -> RunDir:
     return RunDir(path.resolve())
 
 
+def all_runs(runs: Path) -> list[RunDir]:
+    """Run directories below `runs`, by name, so by time."""
+    paths = sorted(runs.iterdir()) if runs.is_dir() else []
+    found = [RunDir(path) for path in paths if path.is_dir() and not path.is_symlink()]
+    return [run for run in found if run.manifest.exists()]
+
+
 def unfinished(runs: Path) -> list[RunDir]:
     """Runs below `runs` that made something and never said that the host is as before."""
-    found = []
-    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
-        run = RunDir(path)
-        if path.is_dir() and not path.is_symlink() and run.manifest.exists() and not run.restored.exists():
-            found.append(run)
-    return found
+    return [run for run in all_runs(runs) if not run.restored.exists()]
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -6,7 +6,7 @@ drain_s and ends thinking users at once; a kill ends the stream, and its record 
 
 from __future__ import annotations
 
-from locust import User, task
+from locust import User
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING
 
 from typing import Any
@@ -19,75 +19,6 @@ from harness.traffic.context import TrafficContext
 
 CLASSES = ("ChatUser", "CompletionUser", "CancellingUser")  # the order is part of every user's number
 STOP_MARGIN_S = 0.5  # streams give up so long before Locust would kill their users
-
-
-class ChatUser(User):  # type: ignore[misc]
-    """Asks for chat completions, streamed, one after the other."""
-
-    def __init__(self, environment: Any) -> None:
-        super().__init__(environment)
-        self.squall_client: Client | None = None
-
-    def on_start(self) -> None:
-        self.squall_client = start(self)
-
-    @task  # type: ignore[untyped-decorator]
-    def stream(self) -> None:
-        loop(self)
-
-    def stop(self, force: bool = False) -> bool:
-        begin_drain(self, force)
-        return bool(super().stop(force))
-
-    def on_stop(self) -> None:
-        finish(self)
-
-
-class CompletionUser(User):  # type: ignore[misc]
-    """Asks for text completions, streamed, one after the other."""
-
-    def __init__(self, environment: Any) -> None:
-        super().__init__(environment)
-        self.squall_client: Client | None = None
-
-    def on_start(self) -> None:
-        self.squall_client = start(self)
-
-    @task  # type: ignore[untyped-decorator]
-    def stream(self) -> None:
-        loop(self)
-
-    def stop(self, force: bool = False) -> bool:
-        begin_drain(self, force)
-        return bool(super().stop(force))
-
-    def on_stop(self) -> None:
-        finish(self)
-
-
-class CancellingUser(User):  # type: ignore[misc]
-    """Asks for chat completions and closes the connection in the middle, as its load entry says."""
-
-    def __init__(self, environment: Any) -> None:
-        super().__init__(environment)
-        self.squall_client: Client | None = None
-
-    def on_start(self) -> None:
-        self.squall_client = start(self)
-
-    @task  # type: ignore[untyped-decorator]
-    def stream(self) -> None:
-        loop(self)
-
-    def stop(self, force: bool = False) -> bool:
-        begin_drain(self, force)
-        return bool(super().stop(force))
-
-    def on_stop(self) -> None:
-        finish(self)
-
-
-Streaming = ChatUser | CompletionUser | CancellingUser
 
 
 def configure(environment: Any, scenario: Scenario) -> None:
@@ -110,7 +41,7 @@ def entry(scenario: Scenario, user_class: str, slot: int) -> UserClass:
     raise AssertionError("a slot below the sum of the counts is in one of the entries")
 
 
-def start(user: Streaming) -> Client:
+def start(user: Any) -> None:
     """Number the user and make its client."""
     traffic: TrafficContext | None = user.environment.squall.traffic
     if traffic is None:
@@ -118,13 +49,13 @@ def start(user: Streaming) -> Client:
     name = type(user).__name__
     slot = traffic.numbering.next(name) * traffic.worker_count + traffic.worker_index
     number = slot * len(CLASSES) + CLASSES.index(name)
-    return Client(traffic, entry(traffic.scenario, name, slot), number, lambda record: report(user, record))
+    spec = entry(traffic.scenario, name, slot)
+    user.squall_client = Client(traffic, spec, number, lambda record: report(user, record))
 
 
-def loop(user: Streaming) -> None:
+def loop(user: Any) -> None:
     """Request after request until Locust asks to stop."""
-    client = user.squall_client
-    assert client is not None
+    client: Client = user.squall_client
     timer = user.environment.squall.traffic.engine.timer
     while user._state == LOCUST_STATE_RUNNING:
         if client.due_ns > clock.now_ns():
@@ -134,7 +65,7 @@ def loop(user: Streaming) -> None:
         client.ask()
 
 
-def begin_drain(user: Streaming, force: bool) -> None:
+def begin_drain(user: Any, force: bool) -> None:
     """From now on an open stream has drain_s left."""
     if force or user.squall_client is None:
         return
@@ -145,13 +76,13 @@ def begin_drain(user: Streaming, force: bool) -> None:
     user.squall_client.give_up_at(clock.now_ns() + int(drain_s * clock.NS))
 
 
-def finish(user: Streaming) -> None:
+def finish(user: Any) -> None:
     """The user's end: its last record is written."""
     if user.squall_client is not None:
         user.squall_client.close()
 
 
-def report(user: Streaming, record: RequestRecord) -> None:
+def report(user: Any, record: RequestRecord) -> None:
     """Tell Locust's statistics. Cancelled and shed requests are no failures there, but have their own name."""
     outcome = record.outcome
     name = f"{record.route} {outcome}" if outcome in ("cancelled", "shed") else record.route
@@ -169,3 +100,33 @@ def report(user: Streaming, record: RequestRecord) -> None:
         exception=problem,
         context={},
     )
+
+
+def streaming(user_class: type[User]) -> type[User]:
+    """What the three classes share: a client of their own, one endless task, a stop that drains."""
+
+    def stop(self: Any, force: bool = False) -> bool:
+        begin_drain(self, force)
+        return bool(User.stop(self, force))
+
+    user_class.squall_client = None
+    user_class.tasks = [loop]
+    user_class.on_start = start
+    user_class.stop = stop
+    user_class.on_stop = finish
+    return user_class
+
+
+@streaming
+class ChatUser(User):  # type: ignore[misc]
+    """Asks for chat completions, streamed, one after the other."""
+
+
+@streaming
+class CompletionUser(User):  # type: ignore[misc]
+    """Asks for text completions, streamed, one after the other."""
+
+
+@streaming
+class CancellingUser(User):  # type: ignore[misc]
+    """Asks for chat completions and closes the connection in the middle, as its load entry says."""
