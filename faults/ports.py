@@ -71,6 +71,7 @@ class Serving:
     listed: bool | None = None  # a frontend has it among its instances
     requests: float | None = None  # counter of requests that it has taken
     traffic: float | None = None  # counter of requests that the whole system has taken
+    countable: bool = True  # False: this target has no counter of requests that anybody could read
 
 
 class ProcessControl(Protocol):

@@ -77,6 +77,8 @@ def _proof(signs: Serving, seen: _Watch, now: int, quiet_s: float) -> str | None
     if signs.requests is not None and seen.base is not None and signs.requests != seen.base:
         seen.missing = ""
         return ", ".join([*known, "took a request"])
+    if not signs.countable:
+        return ", ".join([*known, "not proven by a request: it has no counter of them"])
     seen.missing = "it got no request while others did"
     if now - seen.traffic_ns < quiet_s * clock.NS:
         return None

@@ -57,6 +57,7 @@ class Session:
         self.child = GUARDED_ENV in os.environ  # of `squall run`, which guards, restores and judges
         self._reasons: list[str] = []
         self._interrupted = False
+        self._orphaned = False  # `squall run` died
         self._open = contextlib.ExitStack()
         self._background: list[gevent.Greenlet] = []
         self._healed = False
@@ -98,7 +99,8 @@ class Session:
         ports = platforms.PLATFORMS[scenario.sut.platform](run, scenario.recover_timeout_s)
         self._scheduler = Scheduler(plan, ports, self._journal, anchor, scenario.load.warmup_s, hooks)
         self._meter = Meter(self.traffic)
-        self._healed, self._reasons, self._interrupted = False, [], False
+        self._healed, self._reasons = False, []
+        self._interrupted = self._interrupted and self.child  # asked to stop before it began
         self._background = [
             gevent.spawn(self._await_observer),
             gevent.spawn(self._scheduler.run),
@@ -145,6 +147,7 @@ class Session:
             generator=generator,
             counts={"sent": live.sent},
             interrupted=self._interrupted,
+            cut_short_ns=self._ended_ns if self._interrupted or self._orphaned else None,
         )
         if not self.child:
             self._guardian.done()
@@ -156,7 +159,7 @@ class Session:
     def quit(self) -> None:
         """quitting: Locust ends, perhaps by Ctrl-C in the middle of a test."""
         if self.traffic is not None:
-            self._interrupted = True
+            self._interrupted = not self._orphaned
             self.environment.stop_timeout = INTERRUPTED_DRAIN_S
             self.environment.runner.stop()
 
@@ -204,6 +207,7 @@ class Session:
             log.info("squall: asked to stop")
             self._interrupted = True
         else:
+            self._orphaned = True
             self._reasons.append("`squall run` died during the load")
         self.environment.stop_timeout = INTERRUPTED_DRAIN_S
         self._end()

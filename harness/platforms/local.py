@@ -99,6 +99,7 @@ class LocalProcesses:
             listed=self._is_listed(state, frontends, process),
             requests=None if count is None else float(count),
             traffic=_requests_of(frontends),
+            countable=process.metrics is not None,
         )
 
     def _is_listed(self, state: SutState, frontends: list[Process], process: Process) -> bool | None:

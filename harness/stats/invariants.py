@@ -14,7 +14,7 @@ import numpy as np
 from harness.core.clock import NS
 from harness.core.records import OUTCOMES
 from harness.stats.analysis import FaultEvent, Invariant, LedgerEntry, Service
-from harness.stats.known import TOKEN_CLASSES, Found
+from harness.stats.known import TOKEN_CLASSES, Found, abandoned
 from harness.stats.load import RunData
 from harness.stats.streams import ABSENT
 
@@ -78,7 +78,7 @@ def _checked(data: RunData, violation: str) -> bool:
 def _streams_complete(data: RunData, found: Mapping[str, Found]) -> Invariant:
     """No stream was cut, hung or corrupted, but those all of whose violations are known."""
     s = data.requests
-    bad = s.is_(*CUT, "corrupted")
+    bad = s.is_(*CUT, "corrupted") & ~abandoned(data)
     beyond = np.zeros(len(s), bool)
     some = np.zeros(len(s), bool)
     for one in found.values():

@@ -20,6 +20,19 @@ from harness.stats.streams import Bools
 
 TOKEN_CLASSES = ("lost_tokens", "duplicated_tokens", "reordered_tokens", "foreign_tokens", "extra_tokens")
 
+UNFINISHED = ("short_stream", "missing_finish", "missing_done")
+
+
+def abandoned(data: RunData) -> Bools:
+    """Streams that we gave up because the run itself was cut short; that they are unfinished is our doing.
+
+    The manifest says when (`cut_short_ns`, run axis); a run that went to its end has none.
+    """
+    cut_ns = data.manifest.get("cut_short_ns")
+    if not isinstance(cut_ns, int):
+        return np.zeros(len(data.requests), bool)
+    return np.asarray(data.requests.is_("timed_out") & (data.requests.end >= cut_ns), bool)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -73,6 +86,8 @@ def _amount(data: RunData, name: str) -> Ints:
     listed = np.zeros(len(data.requests), np.int64)
     lines = data.requests.violations
     listed[lines["row"][lines["violation"] == name].to_numpy(np.int64)] = 1
+    if name in UNFINISHED:
+        listed[abandoned(data)] = 0
     if name not in TOKEN_CLASSES:
         return listed
     counted = data.frame[name].fillna(0).to_numpy(np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from make_run import SCENARIO, fault_lines, plain_parts, record, write_run
 
+from harness.core.clock import NS
 from harness.stats import analyse
 
 GOOD = [record(n) for n in range(5, 65)]
@@ -89,3 +90,19 @@ def test_two_entries_share_the_work(tmp_path):
 
 def test_all_includes_the_warm_up(tmp_path):
     assert judge(tmp_path, [bad(1)], [entry()]).exit_code == 0
+
+
+def test_streams_that_we_gave_up_ourselves_blame_nobody(tmp_path):
+    cut = record(30, outcome="timed_out", t_end_ns=40 * NS, finish_reason=None,
+                 violations=["short_stream", "missing_finish", "missing_done"])  # fmt: skip
+    early = record(10, outcome="timed_out", t_end_ns=20 * NS, finish_reason=None, violations=["short_stream"])
+    parts = plain_parts([record(n) for n in range(60)] + [cut])
+    parts.manifest = {**parts.manifest, "cut_short_ns": 39 * NS}
+    found = {i.name: i for i in analyse.analyse(write_run(tmp_path / "ours", parts)).invariants}
+    assert all(
+        found[name].ok for name in ("short_stream", "missing_finish", "missing_done", "streams_complete")
+    )
+    parts.records.append(early)  # this one ended before we cut anything short
+    found = {i.name: i for i in analyse.analyse(write_run(tmp_path / "theirs", parts)).invariants}
+    assert found["short_stream"].count == 1
+    assert found["streams_complete"].ok is False
