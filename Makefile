@@ -17,7 +17,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 tests/unit tests/contract
+	$(BIN)/pytest -q -n 2 -m 'not slow and not browser' tests/unit tests/contract
 
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .

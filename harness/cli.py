@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         return int(Exit.USAGE)
+    except Exception:  # noqa: BLE001 - the edge: a bug of ours must never read as a verdict (exit code 1)
+        traceback.print_exc()
+        print("squall: this is a bug in squall; nothing was judged", file=sys.stderr)
+        return int(Exit.INVALID)
 
 
 def dispatch(args: argparse.Namespace) -> int:

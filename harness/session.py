@@ -137,7 +137,7 @@ class Session:
             self._reasons.append(str(error))
         load = self.scenario.load
         live = traffic.live
-        if live.in_flight or rows != live.sent:
+        if rows != live.sent:
             self._reasons.append(f"{live.sent} requests were sent, {rows} records written")
         manifest.add_reasons(self.run, self._reasons)
         measured_s = max(0.0, self._ended_ns / clock.NS - load.warmup_s)

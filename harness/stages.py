@@ -7,12 +7,8 @@ in between, restoring runs, and then what was measured is judged.
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from faults import guardian, restore
@@ -23,6 +19,7 @@ from harness.core.config import Scenario
 from harness.core.errors import Exit, NotRestored, SquallError, UsageError
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
+from harness.interrupt import Interrupted, Signals
 from harness.locust_process import LocustProcess
 from harness.progress import Progress
 from harness.sut import launch
@@ -30,38 +27,6 @@ from harness.sut import launch
 Print = Callable[[str], None]
 
 END_MARGIN_S = 30.0  # over warm-up, load, recovery and drain before Locust counts as stuck
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM, raised where the main thread stands."""
-
-
-class _Signals:
-    """SIGINT and SIGTERM: raised as Interrupted where that is allowed, only noted elsewhere."""
-
-    def __init__(self) -> None:
-        self._raise = False
-        self._pending = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._raise:
-            self._raise = False  # once: cleaning up must end
-            raise Interrupted
-        self._pending = True
-        sys.stderr.write("\nsquall: cleaning up; a second interrupt changes nothing\n")
-
-    @contextmanager
-    def raising(self) -> Iterator[None]:
-        """Interrupted may come anywhere inside, once; one that came before comes at once."""
-        if self._pending:
-            raise Interrupted
-        self._raise = True
-        try:
-            yield
-        finally:
-            self._raise = False
 
 
 def runs_dir() -> Path:
@@ -75,7 +40,7 @@ def run(
     """`squall run`: everything, from scenario to verdict. Returns the exit code."""
     scenario = preflight.load(path, overrides, seed)
     preflight.check(scenario, str(path), baseline)
-    progress, signals = Progress(), _Signals()
+    progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
     with rundir.hold(run):
@@ -123,7 +88,7 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
     preflight.check(scenario, str(path))
     if scenario.sut.url is not None:
         raise UsageError(f"{path}: sut.url: an outside system runs already; use `squall run`")
-    progress, signals = Progress(), _Signals()
+    progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
     with rundir.hold(run):
@@ -239,7 +204,7 @@ def _provision(
     return launch.provision(scenario, run, owner, run_id, progress.say)
 
 
-def _load(run: RunDir, scenario: Scenario, run_id: str, signals: _Signals, progress: Progress) -> bool:
+def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progress: Progress) -> bool:
     """Run Locust to its end. True when it was interrupted."""
     load = scenario.load
     end_s = 2 * scenario.recover_timeout_s + END_MARGIN_S

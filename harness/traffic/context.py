@@ -23,9 +23,13 @@ class LiveCounters:
     shed: int = 0
     cancelled: int = 0
     failed: int = 0
-    in_flight: int = 0
     tokens_done: int = 0
     open: Collection[Exchange] = ()
+
+    @property
+    def in_flight(self) -> int:
+        """Streams open now; answers that wait to be judged don't count."""
+        return len(self.open)
 
     @property
     def tokens(self) -> int:
@@ -33,10 +37,8 @@ class LiveCounters:
 
     def started(self) -> None:
         self.sent += 1
-        self.in_flight += 1
 
     def ended(self, outcome: Outcome, tokens: int) -> None:
-        self.in_flight -= 1
         self.tokens_done += tokens
         if outcome == "ok":
             self.ok += 1

@@ -17,6 +17,8 @@ from harness.core import clock, proc
 from harness.core.errors import FaultError
 from tests.fixtures.faults_lab import Lab, system
 
+pytestmark = pytest.mark.slow  # starts many real processes
+
 T = Target("worker", 1)
 VERBS = ["prepare", "inject", "verify", "recover", "verify_recovered"]
 names = pytest.mark.parametrize("name", FAULTS)

@@ -34,6 +34,7 @@ LAYERS: dict[str, int] = {
     "harness.doctor": 5,
     "harness.preflight": 5,
     "harness.progress": 5,
+    "harness.interrupt": 5,
     "harness.summary": 5,
     "harness.stages": 5,
     "harness.cli": 5,

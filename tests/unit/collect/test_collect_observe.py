@@ -20,6 +20,8 @@ from harness.core import clock, proc, rundir, sutfile
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
 
+pytestmark = pytest.mark.slow  # starts many real processes
+
 ROOT = Path(__file__).resolve().parents[3]
 WAIT_S = 20
 

@@ -19,6 +19,8 @@ from harness.platforms.local import LocalProcesses
 from tests.fixtures import faults_lab as lab_module
 from tests.fixtures.faults_lab import Lab, scheduler, step, system
 
+pytestmark = pytest.mark.slow  # starts many real processes
+
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
