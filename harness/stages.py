@@ -30,8 +30,9 @@ END_MARGIN_S = 30.0  # over warm-up, load, recovery and drain before Locust coun
 
 
 def runs_dir() -> Path:
-    """Where runs land."""
-    return Path.cwd() / "runs" if (Path.cwd() / "locustfile.py").exists() else rundir.project_root() / "runs"
+    """Where runs land: in the checkout that squall runs from, else (installed from a wheel) where we stand."""
+    root = rundir.project_root()
+    return (root if (root / "pyproject.toml").exists() else Path.cwd()) / "runs"
 
 
 def run(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline import NO_FAULTS, SHORT, left_over, run
+from pipeline import NO_FAULTS, SHORT, Done, left_over, run
 
 pytestmark = [pytest.mark.sut, pytest.mark.timeout(240)]
 
@@ -22,14 +24,29 @@ def test_without_migration_the_kill_cuts_streams_and_they_are_named(tmp_path: Pa
     assert done.json("verdict.json")["status"] == "fail"
 
 
+def told(done: Done, kind: str) -> Counter[str]:
+    """Misbehaviours that the engines themselves wrote down, by request id."""
+    lines = [
+        json.loads(line)
+        for log in (done.dir / "logs").glob("*.segments.jsonl")
+        for line in log.read_text().splitlines()
+    ]
+    return Counter(line["request_id"] for line in lines if line["event"] == "lie" and line["kind"] == kind)
+
+
 def test_repeated_tokens_are_counted_exactly(tmp_path: Path) -> None:
-    done = run(tmp_path / "run", *SHORT, *NO_FAULTS,
-               "sut.engine_options.misbehave=[{kind: repeat, one_in: 500}]")  # fmt: skip
+    lie = "sut.engine_options.misbehave=[{kind: repeat, one_in: 300}]"
+    done = run(tmp_path / "run", *SHORT, *NO_FAULTS, lie)
     assert done.code == 1, done.out + done.err
     requests = done.requests
-    duplicated = int(requests.duplicated_tokens.sum())
-    assert duplicated > 0
-    assert done.invariant("duplicated_tokens")["count"] == duplicated
+    lies = told(done, "repeat")
+    whole = requests[requests.outcome != "cancelled"]  # a cancelled stream doesn't see its end
+    seen = dict(zip(whole.request_id, whole.duplicated_tokens, strict=True))
+    assert {name: count for name, count in seen.items() if count} == {
+        name: lies[name] for name in seen if lies[name]
+    }
+    assert sum(seen.values()) > 0
+    assert done.invariant("duplicated_tokens")["count"] == int(requests.duplicated_tokens.sum())
     assert requests[["lost_tokens", "reordered_tokens", "foreign_tokens"]].to_numpy().sum() == 0
 
 

@@ -52,7 +52,7 @@ class WitnessEngine(LLMEngine):
 
     def __init__(self, options: Options, vocabulary: Vocabulary, segments: Segments, token: str) -> None:
         self.options, self.vocabulary, self.segments = options, vocabulary, segments
-        self.lies = Lies(options.misbehave)
+        self.lies = Lies(options.misbehave, self._lied)
         self.capacity = Capacity(options.max_num_seqs, options.kv_blocks, options.block_size)
         self._token = token
         self._streams: dict[str, list[Stream]] = {}
@@ -235,13 +235,16 @@ class WitnessEngine(LLMEngine):
                 )
             await asyncio.sleep(PUBLISH_S)
 
+    def _lied(self, kind: str, request_id: str) -> None:
+        self.segments.write("lie", request_id, kind=kind)
+
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:
         """One command of the control socket. Raises ValueError."""
         name = command.get("command")
         if name == "misbehave":
             self.lies.replace(command.get("misbehave") or [])
         elif name == "reset":
-            self.lies = Lies()
+            self.lies = Lies(tell=self._lied)
             self._counters = dict.fromkeys(self._counters, 0)
         elif name != "status":
             raise ValueError(f"unknown command {name!r}; there are status, misbehave, reset")

@@ -7,7 +7,7 @@ library only; what a kind does to a stream is the engine's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 TOKEN_KINDS = frozenset({"drop", "repeat", "swap", "corrupt", "cross"})
@@ -40,7 +40,10 @@ class Rule:
 class Lies:
     """The rules in force and what they did so far."""
 
-    def __init__(self, rules: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, rules: Iterable[Mapping[str, Any]] = (), tell: Callable[[str, str], None] | None = None
+    ) -> None:
+        self.tell = tell  # hears (kind, request id) of each one that happened
         self.rules: list[Rule] = []
         self.counts: dict[str, int] = {}
         self.request_ids: dict[str, dict[str, None]] = {}
@@ -52,6 +55,8 @@ class Lies:
 
     def note(self, kind: str, request_id: str) -> None:
         """Write down that `kind` really happened to a request."""
+        if self.tell is not None:
+            self.tell(kind, request_id)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         ids = self.request_ids.setdefault(kind, {})
         if len(ids) < MAX_IDS:

@@ -1,4 +1,5 @@
-"""The segment log: which part of which answer this process made, one JSON line at each end.
+"""The segment log: which part of which answer this process made, one JSON line at each end,
+and one for each lie that it was told to tell.
 
 Every line is one write(2), so a kill -9 loses nothing that was made before it. Standard library only.
 """

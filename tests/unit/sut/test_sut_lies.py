@@ -91,3 +91,11 @@ def test_the_kinds_are_those_of_the_scenario() -> None:
     from harness.core.config import Misbehave
 
     assert set(get_args(get_type_hints(Misbehave)["kind"])) == TOKEN_KINDS | REQUEST_KINDS
+
+
+def test_each_lie_is_told() -> None:
+    heard: list[tuple[str, str]] = []
+    lies = Lies([{"kind": "repeat", "one_in": 2}], lambda kind, request_id: heard.append((kind, request_id)))
+    lies.note("repeat", "a")
+    lies.note("repeat", "b")
+    assert heard == [("repeat", "a"), ("repeat", "b")]
