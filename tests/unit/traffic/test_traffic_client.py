@@ -144,6 +144,18 @@ def test_failures_are_counted_and_followed_by_a_pause(make: Make) -> None:
         assert after.t_due_ns >= before.t_end_ns + PAUSE_AFTER_FAILURE_NS
 
 
+def test_refused_requests_are_requests_of_their_own(make: Make) -> None:
+    with ScriptedServer([["hang"]]) as server:
+        url = server.url
+    records: list[RequestRecord] = []
+    client = Client(make(url, records), SPEC, 0, lambda record: None)  # nobody listens there any more
+    for _ in range(3):
+        client.ask()
+    client.close()
+    assert [r.outcome for r in records] == ["transport_error"] * 3
+    assert len({r.request_id for r in records}) == 3
+
+
 def test_timeout(make: Make) -> None:
     records, _, _ = go(make, [[*script(end=False)[:4], "hang"]], timeout_s=0.1)
     assert (records[0].outcome, records[0].tokens_received) == ("timed_out", 3)
