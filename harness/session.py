@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 STATUS_EVERY_S = 0.5
 INTERRUPTED_DRAIN_S = 1.0  # after Ctrl-C streams get this long to end
 STOP_MARGIN_S = 1.0  # Locust waits so much longer for users than they wait for their streams
+JUDGE_TIMEOUT_S = 600
 MAX_WARMUP_FAILED_RATIO = 0.1
 NICE = -10  # where it is allowed: what measures must not wait for what is measured
 
@@ -60,6 +61,7 @@ class Session:
         self._orphaned = False  # `squall run` died
         self._open = contextlib.ExitStack()
         self._background: list[gevent.Greenlet] = []
+        self._judging: gevent.Greenlet | None = None
         self._healed = False
         users.configure(environment, self.scenario)
         environment.stop_timeout = self.scenario.load.drain_s + STOP_MARGIN_S
@@ -99,7 +101,7 @@ class Session:
         ports = platforms.PLATFORMS[scenario.sut.platform](run, scenario.recover_timeout_s)
         self._scheduler = Scheduler(plan, ports, self._journal, anchor, scenario.load.warmup_s, hooks)
         self._meter = Meter(self.traffic)
-        self._healed, self._reasons = False, []
+        self._healed, self._reasons, self._judging = False, [], None
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
         self._background = [
             gevent.spawn(self._await_observer),
@@ -154,7 +156,7 @@ class Session:
         self._open.close()
         self.phase = "done"
         if self.environment.web_ui is not None:
-            gevent.spawn(self.judge)  # the UI stays; the report should not wait for its end
+            self._judging = gevent.spawn(self._judge)  # the UI stays; the report doesn't wait for its end
 
     def quit(self) -> None:
         """quitting: Locust ends, perhaps by Ctrl-C in the middle of a test."""
@@ -164,14 +166,12 @@ class Session:
             self.environment.runner.stop()
 
     def judge(self) -> None:
-        """quit: a test that somebody started by hand is judged in a process of its own."""
+        """quit: a test that somebody started by hand is judged, too."""
         if self.child or self.phase != "done":
             return
-        self.phase = "judged"
-        done = proc.run([sys.executable, "-m", "harness.cli", "report", str(self.run.path)], timeout_s=600)
-        sys.stdout.write(done.out)
-        sys.stderr.write(done.err)
-        self.environment.process_exit_code = done.code
+        if self._judging is None:
+            self._judging = gevent.spawn(self._judge)
+        self._judging.join()
 
     def broken(self, reason: str) -> None:
         """One of our own listeners failed: the run can't be trusted; end it."""
@@ -199,6 +199,14 @@ class Session:
             runner.quit()
         else:
             runner.stop()
+
+    def _judge(self) -> None:
+        """In a process of its own: analysis would stop the hub."""
+        argv = [sys.executable, "-m", "harness.cli", "report", str(self.run.path)]
+        done = proc.run(argv, timeout_s=JUDGE_TIMEOUT_S)
+        sys.stdout.write(done.out)
+        sys.stderr.write(done.err)
+        self.environment.process_exit_code = done.code
 
     def _listen(self, fd: int) -> None:
         """`stop` from `squall run`, or its death: an orderly, quick end."""

@@ -65,15 +65,18 @@ def silent_s(hurt: Hurt, states: States, intervals: tuple[Interval, ...], known:
 def detect_s(seen: Seen, probes: pd.DataFrame, of_id: Sequence[FaultEvent], horizon_ns: int) -> float | None:
     """Effective to the first red probe of the target, or to its leaving a frontend's list.
 
-    Until the fault is over (recovered). Several targets: the last one's, None while one goes unseen.
+    Looked for from the injection, because what we measure as the effect may be seen later than the
+    probes see it (then 0), until the fault is over (recovered). Several targets: the last one's, None
+    while one goes unseen.
     """
     found: list[float] = []
     for e in of_id:
         start = e.effective_ns or 0
         end = next((t for t in (e.recovered_ns, e.gone_ns) if t is not None), horizon_ns)
         end = max(end, start + 1)
-        red = health.first_red_ns(probes, e.target, start, end)
-        left = health.left_ns(seen.changes, e.target, start, end)
+        since = min(t for t in (e.injected_ns, start) if t is not None)
+        red = health.first_red_ns(probes, e.target, since, end)
+        left = health.left_ns(seen.changes, e.target, since, end)
         times = [t for t in (red, left) if t is not None]
         if not times:
             return None

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SQUALL = Path(sys.executable).parent / "squall"
 QUICKSTART = ROOT / "configs" / "scenarios" / "quickstart.yaml"
 SHORT = (
-    "load.duration_s=17", "load.warmup_s=2", "load.drain_s=8", "load.users.0.count=8", "load.users.1.count=2",
+    "load.duration_s=24", "load.warmup_s=2", "load.drain_s=8", "load.users.0.count=8", "load.users.1.count=2",
     "faults.0.at_s=2", "faults.0.restart_after_s=1", "faults.1.at_s=7", "faults.1.hold_s=3",
     "gates=[{metric: ttft_p50_ms, window: steady, max: 2000}]",
     # Tests run beside others on few cores: how late the generator is says nothing here.

@@ -14,7 +14,11 @@ from pipeline import QUICKSTART, SHORT, command, left_over, sets, squall
 
 from harness.core import clock, proc
 
-pytestmark = [pytest.mark.sut, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.sut,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("dynamo"),
+]  # one system at a time
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:

@@ -6,7 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from pipeline import SHORT, Done, left_over, run
 
-pytestmark = [pytest.mark.sut, pytest.mark.timeout(240), pytest.mark.xdist_group("quickstart")]
+pytestmark = [
+    pytest.mark.sut,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("dynamo"),
+]  # one system at a time
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,11 @@ from pipeline import NO_FAULTS, QUICKSTART, SHORT, Done, left_over, run, sets, s
 
 from harness.core import proc
 
-pytestmark = [pytest.mark.sut, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.sut,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("dynamo"),
+]  # one system at a time
 MIX = (
     "load.users=["
     "{class: ChatUser, count: 3, prompt_tokens: {uniform: [30, 60]}, output_tokens: {uniform: [20, 40]}, think_s: 0.2}, "
@@ -29,7 +33,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return done
 
 
-@pytest.mark.xdist_group("users")
 def test_every_class_and_route_is_there_and_exact(mixed: Done) -> None:
     requests = mixed.requests
     assert set(requests.user_class) == {"ChatUser", "CompletionUser", "CancellingUser"}
@@ -41,7 +44,6 @@ def test_every_class_and_route_is_there_and_exact(mixed: Done) -> None:
     assert {15, 40} <= set(whole.tokens_expected)  # both entries of one class were used
 
 
-@pytest.mark.xdist_group("users")
 def test_cancels_come_after_k_tokens_or_in_prefill(mixed: Done) -> None:
     cancelled = mixed.requests[mixed.requests.outcome == "cancelled"]
     after = cancelled[cancelled.cancel_after_tokens == 5]
@@ -52,7 +54,6 @@ def test_cancels_come_after_k_tokens_or_in_prefill(mixed: Done) -> None:
     assert (prefill.tokens_received == 0).mean() > 0.5  # a machine that stalls may let a token slip in
 
 
-@pytest.mark.xdist_group("users")
 def test_the_worker_noticed_the_cancels(mixed: Done) -> None:
     lines = [
         json.loads(line)
@@ -63,7 +64,6 @@ def test_the_worker_noticed_the_cancels(mixed: Done) -> None:
     assert len(ends - {"length"}) > 0, ends
 
 
-@pytest.mark.xdist_group("users")
 def test_thinking_users_wait_and_are_due_when_they_should_be(mixed: Done) -> None:
     requests = mixed.requests
     assert (requests.t_start_ns >= requests.t_due_ns).all()
@@ -84,7 +84,7 @@ def test_an_outside_system_by_url_with_a_fault_by_pid(
         url = state["urls"][0]
         monkeypatch.setenv("OUTSIDE_TOKEN", "Bearer x")
         done = run(
-            tmp_path / "run", *SHORT, "load.duration_s=12",
+            tmp_path / "run", *SHORT, "load.duration_s=20",
             f'sut={{url: "{url}", model: {state["model"]}, oracle: witness, headers_env: {{Authorization: OUTSIDE_TOKEN}}, '
             f'metrics: ["{url}/metrics"], health: ["{url}/health"], targets: [{{role: worker, pid: {pid}}}]}}',
             "faults=[{id: pause, fault: process.pause, select: {role: worker, count: 1}, at_s: 2, hold_s: 2}]",

@@ -16,7 +16,11 @@ from pipeline import NO_FAULTS, QUICKSTART, ROOT, SHORT, left_over, sets, squall
 
 from harness.core import clock
 
-pytestmark = [pytest.mark.sut, pytest.mark.timeout(240), pytest.mark.xdist_group("up")]
+pytestmark = [
+    pytest.mark.sut,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("dynamo"),
+]  # one system at a time
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfile.py")]
 
 

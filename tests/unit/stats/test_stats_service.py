@@ -87,6 +87,21 @@ def test_leaving_the_frontends_list_is_a_detection(tmp_path):
     assert detected(tmp_path, [("worker-1", 21, 25)], more=[listed(1, 1), gone]) == pytest.approx(0.2)
 
 
+def test_probes_may_see_a_fault_before_we_measured_its_effect(tmp_path):
+    """A drain took effect when we found the worker unlisted; the probes had seen it red and gone by then."""
+
+    def drained(name, red, *more):
+        parts = plain_parts([record(n) for n in range(5, 65)], faults=[PAUSE])
+        parts.journal = fault_lines(1, "pause", "worker-1", 20, 25, 25, 26)
+        parts.journal[1].t_ns = round(19.85 * NS)  # injected
+        parts.probes, parts.samples = probes(65, red), [*samples(65), listed(1, 1), *more]
+        return analyse.analyse(write_run(tmp_path / name, parts)).metrics["fault:pause"]["detect_s"]
+
+    assert drained("left", [], listed(19.95, 0)) == 0
+    assert drained("red", [("worker-1", 19.9, 25)]) == 0
+    assert drained("earlier", [("worker-1", 19.5, 19.75)], listed(19.8, 0)) is None  # none of this fault's
+
+
 def listed(t_s, value, worker="worker-1", instance="77"):
     labels = f'{{"endpoint":"generate","instance_id":"{instance}","worker":"{worker}"}}'
     return Sample(round(t_s * NS), "frontend-1", health.LISTED, labels, float(value))
