@@ -34,11 +34,12 @@ class GuardianHandle:
         self.pid = child.pid
 
     def alive(self) -> bool:
-        """False when the guardian ended or was killed: faults have no safety net then."""
-        return self._child.poll() is None
+        """False when the guardian ended, was killed or is stopped: faults have no safety net then."""
+        seen = proc.stat(self.pid)
+        return self._child.poll() is None and seen is not None and seen.state not in "Tt"
 
     def done(self, timeout_s: float = 10) -> bool:
-        """Everything is as before: let the guardian go. False when it didn't end well in time."""
+        """Everything is as before: let the guardian go. One that doesn't end in time is killed: False."""
         if self._fd >= 0:
             try:
                 os.write(self._fd, b"done\n")
@@ -46,7 +47,11 @@ class GuardianHandle:
                 pass
             os.close(self._fd)
             self._fd = -1
-        return proc.wait(self._child, timeout_s) == 0
+        code = proc.wait(self._child, timeout_s)
+        if code is None:
+            self._child.kill()
+            self._child.wait()
+        return code == 0
 
 
 def start(run: RunDir, run_id: str, sut_id: str | None = None) -> GuardianHandle:

@@ -1,7 +1,8 @@
-"""SIGINT and SIGTERM of `squall run`: once as an exception, then only noted, so that cleaning up ends."""
+"""SIGINT, SIGTERM and SIGHUP of `squall run`: once as an exception, then only noted, so that cleaning up ends."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,24 +11,26 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM, raised where the main thread stands."""
+    """One of the three signals, raised where the main thread stands."""
 
 
 class Signals:
-    """SIGINT and SIGTERM: raised as Interrupted where that is allowed, only noted elsewhere."""
+    """SIGINT, SIGTERM and SIGHUP: raised as Interrupted where that is allowed, only noted elsewhere."""
 
     def __init__(self) -> None:
         self._raise = False
         self._pending = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, self._handle)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self._raise:
             self._raise = False  # once: cleaning up must end
             raise Interrupted
         self._pending = True
-        sys.stderr.write("\nsquall: cleaning up; a second interrupt changes nothing\n")
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            sys.stderr.write("\nsquall: cleaning up; a second interrupt changes nothing\n")
 
     @contextmanager
     def raising(self) -> Iterator[None]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import threading
 
 from harness.core import proc, rundir
 from harness.core.errors import InvalidRun
 from harness.core.rundir import RunDir
+
+ANSWER_S = 15.0  # many times what a start or a scrape takes
 
 
 class Observer:
@@ -30,6 +33,7 @@ class Observer:
         )
         self._log = run.log("observer")
         self._lock = threading.Lock()
+        self._silent = False
 
     def wait_ready(self) -> None:
         """Block until it probes and scrapes. Raises InvalidRun."""
@@ -56,10 +60,14 @@ class Observer:
         code = proc.wait(self._process, 5)
         if code != 0:
             self._process.kill()
-            raise InvalidRun(f"the observer ended with {code}; its log is logs/{self._log.name}")
+            how = "did not end" if code is None else f"ended with {code}"
+            raise InvalidRun(f"the observer {how}; its log is logs/{self._log.name}")
 
     def _expect(self, line: bytes) -> None:
         assert self._process.stdout is not None
+        if self._silent or not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
+            self._silent = True  # asked once more, it would only cost the time again
+            raise InvalidRun(f"the observer doesn't answer; its log is logs/{self._log.name}")
         got = self._process.stdout.readline().rstrip(b"\n")
         if got != line:
             raise InvalidRun(

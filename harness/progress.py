@@ -44,7 +44,7 @@ class Progress:
         try:
             self.out.write(text)
             self.out.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             self.out = sys.__stderr__ or self.out  # a closed pager must not stop the clean-up
 
 

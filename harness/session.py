@@ -63,6 +63,7 @@ class Session:
         self._background: list[gevent.Greenlet] = []
         self._judging: gevent.Greenlet | None = None
         self._healed = False
+        self._answered = 0  # requests that ended well within the warm-up
         users.configure(environment, self.scenario)
         environment.stop_timeout = self.scenario.load.drain_s + STOP_MARGIN_S
         if self.child:
@@ -102,6 +103,7 @@ class Session:
         self._scheduler = Scheduler(plan, ports, self._journal, anchor, scenario.load.warmup_s, hooks)
         self._meter = Meter(self.traffic)
         self._healed, self._reasons, self._judging = False, [], None
+        self._answered = 0
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
         self._background = [
             gevent.spawn(self._await_observer),
@@ -141,6 +143,11 @@ class Session:
         live = traffic.live
         if rows != live.sent:
             self._reasons.append(f"{live.sent} requests were sent, {rows} records written")
+        if live.ok + live.cancelled == self._answered:
+            self._reasons.append(
+                f"nothing was measured: of {live.sent} requests none was answered in full after the warm-up "
+                f"({live.shed} shed, {live.failed} failed)"
+            )
         manifest.add_reasons(self.run, self._reasons)
         measured_s = max(0.0, self._ended_ns / clock.NS - load.warmup_s)
         manifest.update(
@@ -190,6 +197,7 @@ class Session:
         self.phase = "load"
         if self.traffic is not None:
             self.traffic.lag.reset()  # the burst of first connections is warm-up
+            self._answered = self.traffic.live.ok + self.traffic.live.cancelled
         gevent.sleep(max(0.0, load.warmup_s + load.duration_s - anchor.t_ns() / clock.NS))
         self._end()
 

@@ -6,8 +6,9 @@ in between, restoring runs, and then what was measured is judged.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from faults import recover as recovery
 from harness import preflight
 from harness.core import config, ids, manifest, proc, rundir, sutfile
 from harness.core.config import Scenario
-from harness.core.errors import Exit, NotRestored, SquallError, UsageError
+from harness.core.errors import Exit, InvalidRun, NotRestored, SquallError, UsageError
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
 from harness.interrupt import Interrupted, Signals
@@ -44,29 +45,34 @@ def run(
     progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
-    with rundir.hold(run):
+    with _on_disk(run), rundir.hold(run):
         _begin(run, scenario, run_id, path, overrides)
         guard = guardian.start(run, run_id, None if scenario.sut.url else run_id)
         interrupted = False
         problem: SquallError | None = None
         try:
-            with signals.raising():
-                _provision(run, scenario, run_id, "run", progress)
-                progress.say(f"load: {scenario.load.warmup_s:g} s warm-up, {scenario.load.duration_s:g} s")
-            interrupted = _load(run, scenario, run_id, signals, progress)
+            with _on_disk(run):
+                with signals.raising():
+                    _provision(run, scenario, run_id, "run", progress)
+                    progress.say(
+                        f"load: {scenario.load.warmup_s:g} s warm-up, {scenario.load.duration_s:g} s"
+                    )
+                interrupted = _load(run, scenario, run_id, signals, progress)
         except Interrupted:
             interrupted = True
         except SquallError as error:
-            problem = error
-        if not guard.alive():
-            manifest.add_reasons(
-                run, ["the guardian died during the run: nobody would have undone its faults"]
-            )
+            gone = InvalidRun(f"{run.path} must stay there: {error}; the run can't be judged")
+            problem = error if run.manifest.exists() else gone
+        guarded = guard.alive()
         not_restored = _restore(run, run_id, guard, progress)
-        manifest.update(run, interrupted=interrupted, restored=not_restored is None)
         if problem is not None:
             _forget(run, problem, not_restored)
             raise problem
+        if not guarded:
+            manifest.add_reasons(
+                run, ["the guardian died or was stopped during the run: nobody would have undone its faults"]
+            )
+        manifest.update(run, interrupted=interrupted, restored=not_restored is None)
         code = _judge(run, baseline, show, progress)
     for command in not_restored.commands if not_restored else ():
         show(f"to finish: {command}")
@@ -75,12 +81,24 @@ def run(
 
 def _forget(run: RunDir, problem: SquallError, not_restored: NotRestored | None) -> None:
     """The system never came up: keep the logs that say why, and nothing when it was the user's mistake."""
+    with contextlib.suppress(OSError, UsageError):  # the problem may be that nothing can be written
+        manifest.update(run, restored=not_restored is None)
+        manifest.add_reasons(run, [str(problem)])
     if not_restored is not None:
         raise not_restored from problem
     if isinstance(problem, UsageError):
-        shutil.rmtree(run.path)
-    else:
-        manifest.add_reasons(run, [str(problem)])
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _on_disk(run: RunDir) -> Iterator[None]:
+    """A disk that is full, or a run directory that is gone or read-only, is no bug of ours: say so."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRun(
+            f"{run.path} must stay there and writable: {error}; the run can't be judged"
+        ) from error
 
 
 def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, show: Print) -> int:
@@ -92,7 +110,7 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
     progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
-    with rundir.hold(run):
+    with _on_disk(run), rundir.hold(run):
         _begin(run, scenario, run_id, path, overrides)
         guard = guardian.start(run, run_id, run_id)
         try:
@@ -151,6 +169,8 @@ def recover(path: Path | None, show: Print) -> int:
     if not runs:
         show("no unfinished run")
     for run in runs:
+        if not any(part.exists() for part in (run.manifest, run.logs, run.journal, run.sut)):
+            raise UsageError(f"{run.path}: holds nothing of a run; `ls runs` shows them")
         recovery.recover(run, show)
     return int(Exit.PASS)
 
@@ -158,7 +178,7 @@ def recover(path: Path | None, show: Print) -> int:
 def report(path: Path, baseline: Path | None, show: Print) -> int:
     """`squall report`: merge, judge and render again from a run's files."""
     run = rundir.open_run(path)
-    with rundir.hold(run):
+    with _on_disk(run), rundir.hold(run):
         return _judge(run, baseline, show, Progress())
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from faults import journal
 from harness.collect import segments
+from harness.core.errors import InvalidRun
 from harness.core.records import Probe, RequestRecord, Sample
 from harness.core.rundir import RunDir
 from harness.stats import events
@@ -94,10 +95,13 @@ def merge(run: RunDir) -> Merged:
 
 def _merged_before(run: RunDir) -> Merged:
     """A run whose JSON lines are gone: the Parquet files are what there is."""
-    rows, samples, probes = (
-        pq.read_metadata(path).num_rows if path.exists() else 0
-        for path in (run.requests, run.samples, run.probes)
-    )
+    counts = []
+    for path in (run.requests, run.samples, run.probes):
+        try:
+            counts.append(pq.read_metadata(path).num_rows if path.exists() else 0)
+        except pa.ArrowInvalid as error:
+            raise InvalidRun(f"{path}: no Parquet file, and its JSON lines are gone: {error}") from None
+    rows, samples, probes = counts
     return Merged(rows=rows, samples=samples, probes=probes)
 
 

@@ -7,6 +7,7 @@ where they are known (faults/timeline.py, stats/metrics.py).
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from harness.core import strict
 from harness.core.errors import ScenarioError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from harness.core.config import Length, Load, Scenario, Step, Sut, UserClass
 
 NAME_LENGTH = 64
+MAX_SECONDS = 10_000_000  # four months
+MAX_USERS = 100_000  # far beyond what one process can drive
+MAX_PROMPT_TOKENS = 1_000_000
 
 
 class Need(Protocol):
@@ -59,10 +63,19 @@ def _sut(sut: Sut, need: Need) -> None:
          'write `dynamo: "1.6.1"` to start Dynamo here, or `url: "http://host:port"` for one that runs')  # fmt: skip
     if sut.url is not None:
         need(sut.model is not None, "sut.model", "is missing", "name the model that requests ask for")
-    for path, urls in (("url", [sut.url or "http://"]), ("metrics", sut.metrics), ("health", sut.health)):
+    for path, urls in (
+        ("url", [sut.url] if sut.url is not None else []),
+        ("metrics", sut.metrics),
+        ("health", sut.health),
+    ):
         for url in urls:
-            need(url.startswith(("http://", "https://")), f"sut.{path}", f"{url!r} is no URL",
-                 "start it with http:// or https://")  # fmt: skip
+            need(_is_url(url), f"sut.{path}", f"{url!r} is no URL",
+                 "write http:// or https://, a host, and a port from 1 to 65535")  # fmt: skip
+    for key, value in sut.env.items():
+        need(bool(key) and not {"=", "\0"} & set(key) and "\0" not in value, f"sut.env.{key}",
+             f"{key!r}: {value!r} is no environment variable", "no = in the name, no NUL anywhere")  # fmt: skip
+    for path, args in (("frontend_args", sut.frontend_args), ("worker_args", sut.worker_args)):
+        need("\0" not in "".join(args), f"sut.{path}", f"{args!r} holds a NUL", "remove it")
     need(sut.workers >= 1, "sut.workers", f"must be 1 or more, got {sut.workers}", "set it to 2")
     need(sut.frontends >= 1, "sut.frontends", f"must be 1 or more, got {sut.frontends}", "set it to 1")
     need(sut.migration_limit >= 0, "sut.migration_limit", f"got {sut.migration_limit}", "0 = never")
@@ -88,11 +101,22 @@ def _sut(sut: Sut, need: Need) -> None:
         need(m.at_token is None or m.at_token >= 0, f"{here}.at_token", f"got {m.at_token}", "0 or more")
 
 
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    printable = url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and printable
+
+
 def _load(load: Load, need: Need) -> None:
     for field, low in (("duration_s", False), ("timeout_s", False), ("warmup_s", True), ("drain_s", True)):
         value = getattr(load, field)
         need(value > 0 or (low and value == 0), f"load.{field}",
              f"must be {'0 or more' if low else 'above 0'}, got {value}", "seconds")  # fmt: skip
+        need(value <= MAX_SECONDS, f"load.{field}", f"{value} is above {MAX_SECONDS}", "seconds")
     need(bool(load.users), "load.users", "is empty", "name at least one user class with a count")
     for n, user in enumerate(load.users):
         _user(user, f"load.users[{n}]", need)
@@ -100,8 +124,11 @@ def _load(load: Load, need: Need) -> None:
 
 def _user(u: UserClass, here: str, need: Need) -> None:
     need(u.count >= 1, f"{here}.count", f"must be 1 or more, got {u.count}", "number of users")
+    need(u.count <= MAX_USERS, f"{here}.count", f"{u.count} is above {MAX_USERS}", "number of users")
     need(u.think_s >= 0, f"{here}.think_s", f"must be 0 or more, got {u.think_s}", "seconds")
-    _length(u.prompt_tokens, f"{here}.prompt_tokens", need)
+    _, longest = _length(u.prompt_tokens, f"{here}.prompt_tokens", need)
+    need(longest <= MAX_PROMPT_TOKENS, f"{here}.prompt_tokens", f"{longest} is above {MAX_PROMPT_TOKENS}",
+         "lower it")  # fmt: skip
     _, longest = _length(u.output_tokens, f"{here}.output_tokens", need)
     need(
         longest <= P,
@@ -127,6 +154,8 @@ def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
 def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) -> None:
     need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
          "give each step an id of its own")  # fmt: skip
+    need(step.id.isprintable() and len(step.id) <= NAME_LENGTH, f"{here}.id", f"{step.id!r} can't stand in a line",
+         f"up to {NAME_LENGTH} characters, no line break")  # fmt: skip
     seen.add(step.id)
     need(0 <= step.at_s <= duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of {duration_s} s",
          "seconds from the end of warm-up, before the load ends")  # fmt: skip

@@ -78,6 +78,27 @@ def send(who: Identity, sig: signal.Signals) -> bool:
         os.close(fd)
 
 
+def may_signal(who: Identity) -> bool:
+    """False when the process belongs to somebody whose processes we may not signal."""
+    try:
+        os.kill(who.pid, 0)
+    except PermissionError:
+        return False
+    except ProcessLookupError:
+        pass
+    return True
+
+
+def lineage(pid: int) -> list[int]:
+    """The pid and its parents, up to init."""
+    found = []
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        born = stat(pid)
+        pid = 0 if born is None else born.ppid
+    return found
+
+
 def tree(who: Identity) -> list[Identity]:
     """The process and its living descendants, parents first."""
     children: dict[int, list[int]] = {}

@@ -132,11 +132,16 @@ class RunDir:
 
 def create(path: Path) -> RunDir:
     """Make a new run directory (0700). Raises UsageError when it holds anything already."""
-    if path.exists() and any(path.iterdir()):
-        raise UsageError(f"{path}: directory isn't empty; name another with --out, or remove it")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    run = RunDir(path.resolve())
-    run.logs.mkdir(mode=0o700)
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise UsageError(f"{path}: directory isn't empty; name another with --out, or remove it")
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run = RunDir(path.resolve())
+        run.logs.mkdir(mode=0o700)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: can't be made a run directory: {error.strerror}; name another with --out"
+        ) from None
     return run
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import date
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 import yaml
@@ -44,6 +44,18 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+# Plain decimal numbers only: YAML 1.1 reads 010 as 8, 1:30 as 90 and 1_0 as 10.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9]*)$",
+    "tag:yaml.org,2002:float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?$|[-+]?\.inf$|\.nan$",
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))
 
 
 # What PyYAML raises: its own errors, and what leaks from its constructors (`!!int ''`, `!!bool x`, ...).
@@ -142,7 +154,10 @@ def explain(message: str, tree: Any, kind: Any, file: str) -> ScenarioError:
     missing = re.search(r"missing required field `(.*)`", what)
     if missing:
         return ScenarioError(file, f"{path}.{missing[1]}" if path else missing[1], "is missing", "add it")
-    return ScenarioError(file, path or "the file", f"{what} (value {value!r})", _remedy(what, value))
+    shown = "" if "[...]" in path else f" (value {value!r})"  # msgspec doesn't say which key of a mapping
+    return ScenarioError(
+        file, path or "the file", f"{what}{shown}", _remedy(what, value, _choices(kind, path))
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -157,9 +172,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"known here: {', '.join(names)}" if names else "nothing may stand here"
 
 
-def _remedy(what: str, value: Any) -> str:
+def _remedy(what: str, value: Any, choices: tuple[Any, ...]) -> str:
+    if choices:
+        return nearest(str(value), map(str, choices))
+    if value is None and what.startswith("Expected `str`"):
+        return "quote each value"
     if re.match(r"Expected `str( \| null)?`, got `(float|int)`", what):
         return f'quote it: "{value}"'
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d[\d.:_eE+-]*", value):
+        return "write a plain decimal number, without quotes"
     if isinstance(value, str) and re.fullmatch(r"[\d.]+ ?(ms|s|m|min|%)", value):
         return "write a plain number; the unit is in the key's name"
     return "see the scenario format in README.md"
@@ -191,6 +212,17 @@ def _fields(kind: Any, path: str) -> list[str]:
                 kind = field.type
     struct = _struct(kind)
     return [field.encode_name for field in msgspec.structs.fields(struct)] if struct else []
+
+
+def _choices(kind: Any, path: str) -> tuple[Any, ...]:
+    """What may stand at `path` below `kind` when that is a closed list, else nothing."""
+    for part, position in _PART.findall(path):
+        struct = None if position else _struct(kind)
+        if struct is not None:
+            kind = next((f.type for f in msgspec.structs.fields(struct) if f.encode_name == part), None)
+        else:
+            kind = next(iter(get_args(kind)), None)
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _struct(kind: Any) -> Any:

@@ -34,7 +34,8 @@ def check(scenario: Scenario, file: str) -> None:
     sut = scenario.sut
     if sut.url is None:
         raise ScenarioError(file, "sut.url", "is missing", "an outside system needs its URL")
-    _processes(scenario)
+    for n, process in enumerate(_processes(scenario)):
+        _refuse(process, [t.pid for t in sut.targets[:n]], f"sut.targets[{n}].pid", file)
     url = f"{sut.url.rstrip('/')}/v1/models"
     try:
         answer = ready.get(url, headers(sut), TIMEOUT_S)
@@ -63,6 +64,21 @@ def attach(scenario: Scenario, run: RunDir, sut_id: str) -> SutState:
     )  # fmt: skip
     sutfile.save(run, state)
     return state
+
+
+def _refuse(process: Process, before: list[int], path: str, file: str) -> None:
+    """No fault may aim at init, the kernel, squall itself, one process twice, or where we may not signal."""
+    pid = process.pid
+    command = proc.command_line(pid)
+    what = f"pid {pid} ({command[:60]})"
+    ours = proc.lineage(os.getpid())
+    if pid in before:
+        raise ScenarioError(file, path, f"{what} is named twice", "name each process once")
+    if pid == 1 or pid in ours or command == "?":  # the kernel's threads have no command line
+        whose = "init" if pid == 1 else "squall itself or a parent of it" if pid in ours else "the kernel's"
+        raise ScenarioError(file, path, f"{what} is {whose}", "name a process of the system under test")
+    if not proc.may_signal(process.identity):
+        raise ScenarioError(file, path, f"{what} belongs to another user", "run squall as that user")
 
 
 def _processes(scenario: Scenario) -> list[Process]:

@@ -112,3 +112,11 @@ def test_a_generator_that_is_too_slow_makes_the_run_invalid(tmp_path: Path) -> N
     assert done.code == 4, done.out + done.err
     assert done.json("verdict.json")["status"] == "invalid"
     assert any("hub_lag_p99_ms" in reason for reason in done.json("verdict.json")["reasons"])
+
+
+def test_a_run_in_which_nothing_is_answered_after_the_warm_up_is_invalid(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, *NO_FAULTS, "gates=[]", "load.users.0.think_s=1000",
+               "load.users.1.think_s=1000", "load.users.0.output_tokens=5")  # fmt: skip
+    assert done.code == 4, done.out + done.err
+    assert "nothing was measured" in done.json("verdict.json")["reasons"][0]
+    assert left_over(done.json("manifest.json")["run_id"]) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness import cli, stages
@@ -47,3 +49,11 @@ def test_errors_end_in_their_code(
     assert ("bug in squall" in text) == (code == 4)
     if code == 5:
         assert "kill 1" in text
+
+
+def test_recover_leaves_a_directory_alone_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["recover", str(tmp_path)]) == 2
+    assert "holds nothing of a run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -10,16 +10,18 @@ import pytest
 
 from harness.interrupt import Interrupted, Signals
 
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @pytest.fixture
 def signals() -> Iterator[Signals]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ALL}
     yield Signals()
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ALL)
 def test_raised_inside(signals: Signals, number: signal.Signals) -> None:
     with pytest.raises(Interrupted), signals.raising():
         signal.raise_signal(number)
@@ -40,3 +42,14 @@ def test_a_second_one_does_not_stop_the_clean_up(signals: Signals) -> None:
             signal.raise_signal(signal.SIGINT)
         finally:
             os.kill(os.getpid(), signal.SIGINT)  # while cleaning up: noted only
+
+
+def test_nohup_stays_nohup() -> None:
+    before = {number: signal.getsignal(number) for number in ALL}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        Signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -18,6 +18,7 @@ from harness.collect import merge as merging
 from harness.collect.merge import merge
 from harness.collect.sink import Sink
 from harness.core import clock, rundir
+from harness.core.errors import InvalidRun
 from harness.core.records import Probe, RequestRecord, Sample
 from harness.core.rundir import RunDir
 
@@ -242,3 +243,10 @@ def test_any_bytes_are_merged(run: RunDir, records: bytes, samples: bytes) -> No
     merged = merge(run)
     assert merged.rows == 0
     assert bool(merged.missing) == bool(records or samples)
+
+
+def test_a_torn_parquet_file_without_its_lines_is_named(tmp_path: Path) -> None:
+    run = rundir.create(tmp_path / "run")
+    run.requests.write_bytes(b"PAR1 torn")
+    with pytest.raises(InvalidRun, match=r"requests\.parquet: no Parquet file"):
+        merge(run)

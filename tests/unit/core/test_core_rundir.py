@@ -154,3 +154,10 @@ def test_a_run_is_held_by_one_process_and_released_by_its_death(tmp_path: Path) 
             pass
         holder.send_signal(signal.SIGKILL)
     assert not rundir.held(run)
+
+
+def test_a_run_directory_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match=r"Not a directory|File exists"):
+            rundir.create(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.core import config
+from harness.core import config, proc
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, TargetError, UsageError
 from harness.sut import launch, outside, ports, venv
@@ -107,3 +107,35 @@ def test_an_absent_pid_is_named_first() -> None:
     sut = {"url": "http://127.0.0.1:9", "model": "m", "targets": [{"role": "worker", "pid": 4194399}]}
     with pytest.raises(TargetError, match=r"sut\.targets\[0\]: no process has pid 4194399"):
         launch.preflight(scenario(**sut), "t.yaml")
+
+
+@pytest.mark.parametrize(
+    ("pids", "text"),
+    [
+        ([1], "init"),
+        ([os.getpid()], "squall itself or a parent of it"),
+        ([os.getppid()], "squall itself or a parent of it"),
+    ],
+)
+def test_a_target_that_no_fault_may_touch_is_refused(pids: list[int], text: str) -> None:
+    targets = [{"role": "worker", "pid": pid} for pid in pids]
+    sut = {"url": "http://127.0.0.1:9", "model": "m", "targets": targets}
+    with pytest.raises(ScenarioError, match=rf"sut\.targets\[0\]\.pid: pid {pids[0]} .* is {text}"):
+        launch.preflight(scenario(**sut), "t.yaml")
+
+
+def test_a_target_named_twice_or_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = proc.spawn_detached(["sleep", "60"], {"PATH": os.defpath}, tmp_path / "log")
+    try:
+        one = {"role": "worker", "pid": who.pid}
+        sut = {"url": "http://127.0.0.1:9", "model": "m"}
+        with pytest.raises(ScenarioError, match=r"sut\.targets\[1\]\.pid: .* is named twice"):
+            launch.preflight(scenario(**sut, targets=[one, one]), "t.yaml")
+        monkeypatch.setattr(proc, "may_signal", lambda who: False)
+        with pytest.raises(ScenarioError, match="belongs to another user; run squall as that user"):
+            launch.preflight(scenario(**sut, targets=[one]), "t.yaml")
+    finally:
+        proc.stop_all([who])
+        proc.collect([who])
