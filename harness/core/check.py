@@ -71,6 +71,8 @@ def _sut(sut: Sut, need: Need) -> None:
         for url in urls:
             need(_is_url(url), f"sut.{path}", f"{url!r} is no URL",
                  "write http:// or https://, a host, and a port from 1 to 65535")  # fmt: skip
+            need("@" not in urlsplit(url).netloc, f"sut.{path}", "credentials don't belong into a URL, which is shown everywhere",
+                 "put them into an environment variable and name it in sut.headers_env")  # fmt: skip
     for key, value in sut.env.items():
         need(bool(key) and not {"=", "\0"} & set(key) and "\0" not in value, f"sut.env.{key}",
              f"{key!r}: {value!r} is no environment variable", "no = in the name, no NUL anywhere")  # fmt: skip
@@ -142,6 +144,8 @@ def _user(u: UserClass, here: str, need: Need) -> None:
     if u.cancel is not None:
         need(u.cancel.after_tokens >= 0, f"{here}.cancel.after_tokens", f"got {u.cancel.after_tokens}",
              "0 = during prefill")  # fmt: skip
+        need(u.cancel.after_tokens <= longest, f"{here}.cancel.after_tokens",
+             f"{u.cancel.after_tokens} never comes: answers have at most {longest} tokens", "lower it")  # fmt: skip
         need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
 
 

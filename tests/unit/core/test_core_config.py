@@ -150,6 +150,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("sut.metrics=['http://h:99999/']", "sut.metrics", "no URL"),
         ("sut.metrics=['http://[::1/']", "sut.metrics", "no URL"),
         ("sut.metrics=['http://h/a b']", "sut.metrics", "no URL"),
+        ("sut.metrics=['http://user:secret@h/']", "sut.metrics", "sut.headers_env"),
+        ("load.users.1.cancel.after_tokens=151", "load.users[1].cancel.after_tokens", "never comes"),
         ("sut.env={A: 1}", "sut.env[...]", "quote each value"),
         ("sut.env={A=B: x}", "sut.env.A=B", "no environment variable"),
         ('sut.env={A: "\\0"}', "sut.env.A", "no environment variable"),
