@@ -247,7 +247,18 @@ def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progre
             manifest.add_reasons(run, [f"Locust ended with code {code}; its log is logs/{locust.log.name}"])
     finally:
         locust.close()
+    manifest.update(run, dead=_dead(run))
     return interrupted
+
+
+def _dead(run: RunDir) -> list[str]:
+    """Processes of the system that are gone or stopped when the load has ended and all faults are undone."""
+    found = []
+    for process in sutfile.load(run).processes:
+        seen = proc.stat(process.pid) if proc.alive(process.identity) else None
+        if seen is None or seen.state in "Tt":
+            found.append(process.name)
+    return found
 
 
 def _restore(

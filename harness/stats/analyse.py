@@ -64,7 +64,7 @@ def judge(data: RunData) -> Analysis:
         known=uses,
         gates=results,
         invalid_reasons=tuple(invalid),
-        warnings=_warnings(uses, held),
+        warnings=_warnings(uses, held, data.manifest.get("dead")),
         series=series.build(data.requests, seen.hurt, signals, seen.bins),
         verdict=verdicts.build(judgement),
     )
@@ -161,10 +161,18 @@ def _invalid(
     return list(dict.fromkeys(reasons))
 
 
-def _warnings(uses: tuple[KnownUse, ...], held: tuple[Invariant, ...]) -> tuple[str, ...]:
+def _names(value: object) -> list[str]:
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _warnings(uses: tuple[KnownUse, ...], held: tuple[Invariant, ...], dead: object) -> tuple[str, ...]:
     """What deserves a look but changes no verdict."""
     found = [f"known {use.violation}: {use.note}" for use in uses if use.note]
     found += [
         f"{one.name}: {one.detail}" for one in held if one.ok is None and one.detail.startswith("too little")
+    ]
+    found += [
+        f"{name} was gone or stopped when the load ended, by no fault of the scenario"
+        for name in _names(dead)
     ]
     return tuple(found)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from make_run import make_run
+from make_run import make_run, plain_parts, record, write_run
 
 from harness.core import manifest
 from harness.stats import analyse
@@ -126,3 +126,12 @@ def test_a_host_that_is_not_restored(tmp_path):
     found = analyse.analyse(run)
     assert found.exit_code == 5
     assert found.status == "invalid"
+
+
+def test_a_process_that_died_on_its_own_is_a_warning(tmp_path):
+    parts = plain_parts([record(n) for n in range(5, 65)])
+    parts.manifest = {**parts.manifest, "dead": ["frontend-1"]}
+    found = analyse.analyse(write_run(tmp_path / "dead", parts))
+    assert any("frontend-1 was gone or stopped" in text for text in found.warnings)
+    parts.manifest = {**parts.manifest, "dead": []}
+    assert not analyse.analyse(write_run(tmp_path / "alive", parts)).warnings
