@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core import clock
 from harness.core.errors import UsageError
 
 SCHEMA = 1
+DYING_NS = 2_000_000_000
 
 
 def project_root() -> Path:
@@ -150,13 +152,7 @@ def hold(run: RunDir) -> Iterator[None]:
     """Be the one process that works on this run; death ends it too. Raises UsageError when taken."""
     fd = os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise UsageError(
-                f"{run.path}: process {pid} still works on this run; end it first: kill -INT {pid}"
-            ) from None
+        _lock(run, fd)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         try:
@@ -165,6 +161,23 @@ def hold(run: RunDir) -> Iterator[None]:
             os.ftruncate(fd, 0)
     finally:
         os.close(fd)
+
+
+def _lock(run: RunDir, fd: int) -> None:
+    """Take the lock. A holder that was just killed, or a child of it before its exec, keeps it for a moment."""
+    end_ns = clock.now_ns() + DYING_NS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        if (pid.isdigit() and Path(f"/proc/{pid}").exists()) or clock.now_ns() >= end_ns:
+            raise UsageError(
+                f"{run.path}: process {pid or 'unknown'} still works on this run; end it first: "
+                f"kill -INT {pid or 'PID'}"
+            )
+        clock.sleep_s(0.02)
 
 
 def held(run: RunDir) -> bool:

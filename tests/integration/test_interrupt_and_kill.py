@@ -17,8 +17,8 @@ from harness.core import clock, proc
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:

@@ -12,8 +12,8 @@ from pipeline import NO_FAULTS, SHORT, Done, left_over, run
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 
 
 def test_without_migration_the_kill_cuts_streams_and_they_are_named(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pipeline import SHORT, Done, left_over, run
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pipeline import SHORT, run
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 DRAIN = "faults=[{id: drain, fault: process.terminate, select: {role: worker, count: 1}, at_s: 2, restart_after_s: 1}]"
 
 

@@ -14,8 +14,8 @@ from harness.core import proc
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 MIX = (
     "load.users=["
     "{class: ChatUser, count: 3, prompt_tokens: {uniform: [30, 60]}, output_tokens: {uniform: [20, 40]}, think_s: 0.2}, "

@@ -19,8 +19,8 @@ from harness.core import clock
 pytestmark = [
     pytest.mark.sut,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("dynamo"),
-]  # one system at a time
+    pytest.mark.load,
+]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfile.py")]
 
 
