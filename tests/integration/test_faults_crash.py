@@ -89,7 +89,7 @@ def _check(lab: Lab, fault: str, owner: str) -> None:
     if owner == "run":
         assert proc.marked(proc.SUT_ENV, lab.sut_id) == []
         return
-    assert lab.state_of("worker-1") in {"S", "R"}, guard_log
+    assert lab.state_of("worker-1") in {"S", "R", "D"}, guard_log  # D: it is being read from disk
     assert undo.living(lab.sut_id, "worker-1") == lab.who("worker-1")
     assert len(proc.marked(proc.SUT_ENV, lab.sut_id)) in {1, 2}
     assert not [one for one in proc.marked(proc.SUT_ENV, lab.sut_id) if undo.stopped(one)]
