@@ -105,6 +105,5 @@ def _browser() -> Check:
 def _room() -> Check:
     root = rundir.project_root()
     free_gib = shutil.disk_usage(root).free / 2**30
-
     level = "ok" if free_gib > 2 else "missing"
     return Check(level, "disk", f"{free_gib:.0f} GiB free at the project (2 GiB needed)")

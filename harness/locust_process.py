@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.core import clock, proc, rundir
-from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 
 CONTROL_ENV = "SQUALL_CONTROL_FD"
@@ -26,14 +25,12 @@ GUARDED_ENV = "SQUALL_GUARDED"  # set: a guardian watches already
 class LocustProcess:
     """One headless Locust on a run directory."""
 
-    def __init__(self, run: RunDir, scenario: Scenario, run_id: str) -> None:
+    def __init__(self, run: RunDir, run_id: str) -> None:
         control_read, self._control = os.pipe()
         self._status, status_write = os.pipe()
-        users = sum(user.count for user in scenario.load.users)
         argv = [
             sys.executable, "-m", "locust", "-f", str(rundir.project_root() / "locustfile.py"), "--headless",
-            "--run-dir", str(run.path), "--users", str(users), "--spawn-rate", str(users),
-            "--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO",
+            "--run-dir", str(run.path), "--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO",
         ]  # fmt: skip
         env = {
             **os.environ,
@@ -55,11 +52,11 @@ class LocustProcess:
         with contextlib.suppress(OSError):
             os.write(self._control, b"stop\n")
 
-    def wait(self, timeout_s: float | None, on_status: Callable[[dict[str, Any]], None]) -> int | None:
+    def wait(self, timeout_s: float, on_status: Callable[[dict[str, Any]], None]) -> int | None:
         """Wait for its end and pass on its status; the exit code, or None after `timeout_s`."""
-        end = None if timeout_s is None else clock.now_ns() + int(timeout_s * clock.NS)
+        end_ns = clock.now_ns() + int(timeout_s * clock.NS)
         while self.process.poll() is None:
-            if end is not None and clock.now_ns() >= end:
+            if clock.now_ns() >= end_ns:
                 return None
             self._read_status(0.2, on_status)
         return self.process.returncode

@@ -23,15 +23,15 @@ class Observer:
     """A running observer process; one question at a time."""
 
     def __init__(self, run: RunDir, run_id: str) -> None:
+        self._log = run.log("observer")
         self._process = proc.spawn(
             [sys.executable, "-m", "harness.collect.observe", "--run-dir", str(run.path)],
             {**os.environ, proc.RUN_ENV: run_id},
-            run.log("observer"),
+            self._log,
             cwd=rundir.project_root(),
             stdin=proc.PIPE,
             stdout=proc.PIPE,
         )
-        self._log = run.log("observer")
         self._lock = threading.Lock()
         self._silent = False
 
@@ -70,6 +70,4 @@ class Observer:
             raise InvalidRun(f"the observer doesn't answer; its log is logs/{self._log.name}")
         got = self._process.stdout.readline().rstrip(b"\n")
         if got != line:
-            raise InvalidRun(
-                f"the observer answered {got!r} for {line!r}; its log ends: {proc.tail(self._log, 5)}"
-            )
+            raise InvalidRun(f"the observer answered {got!r} for {line!r}; its log is logs/{self._log.name}")

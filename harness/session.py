@@ -76,15 +76,15 @@ class Session:
         if self.traffic is not None:
             raise UsageError("a test is running already")
         if self.run.records(0).exists():
-            self.run = _next_run(self.run)
+            self.run = _next_run(self.run, self.scenario)
             log.info("squall: this test's files go to %s", self.run.path)
         run, scenario = self.run, self.scenario
+        run_id = manifest.read(run)["run_id"]
         if not self.child:
             self._open.enter_context(rundir.hold(run))
-            self._guardian = guardian.start(run, manifest.read(run)["run_id"])
+            self._guardian = guardian.start(run, run_id)
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        run_id = manifest.read(run)["run_id"]
         state = sutfile.load(run)
         anchor = clock.anchor_now()
         manifest.update(run, anchor={"mono_ns": anchor.mono_ns, "wall_ns": anchor.wall_ns})
@@ -285,9 +285,8 @@ def _fsync(fd: int) -> None:
     gevent.get_hub().threadpool.apply(os.fsync, (fd,))
 
 
-def _next_run(run: RunDir) -> RunDir:
+def _next_run(run: RunDir, scenario: config.Scenario) -> RunDir:
     """A new directory beside a used one, for the next test on the same system."""
-    scenario = config.build(strict.parse_yaml(run.scenario.read_text(), str(run.scenario)), str(run.scenario))
     run_id = ids.run_id(scenario.name)
     new = rundir.create(run.path.parent / run_id)
     manifest.create(new, scenario, run_id, ["locust", "--run-dir", str(new.path)])

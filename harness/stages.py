@@ -229,7 +229,7 @@ def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progre
     """Run Locust to its end. True when it was interrupted."""
     load = scenario.load
     end_s = 2 * scenario.recover_timeout_s + END_MARGIN_S
-    locust = LocustProcess(run, scenario, run_id)
+    locust = LocustProcess(run, run_id)
     interrupted = False
     try:
         try:
