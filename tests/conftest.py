@@ -7,9 +7,13 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
 from harness.core.errors import UsageError
 from harness.sut import venv
+
+settings.register_profile("squall", deadline=None)  # nothing in these tests is judged by a clock
+settings.load_profile("squall")
 
 
 def missing(marker: str) -> str | None:

@@ -15,8 +15,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.collect import fetch
-from harness.core import clock
+from harness.core import clock, fetch
 from harness.core.records import Probe
 
 PERIOD_NS = 100 * clock.MS

@@ -15,8 +15,7 @@ from http.client import HTTPException
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.collect import fetch
-from harness.core import clock
+from harness.core import clock, fetch
 from harness.core.records import Sample
 
 PERIOD_NS = clock.NS

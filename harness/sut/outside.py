@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from collections import Counter
+from http.client import HTTPException
 
-from harness.core import proc, sutfile
+from harness.core import fetch, proc, sutfile
 from harness.core.config import Scenario, Sut
 from harness.core.errors import ScenarioError, TargetError, UsageError
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
-from harness.sut import ready
 
 TIMEOUT_S = 5.0
 
@@ -38,8 +37,8 @@ def check(scenario: Scenario, file: str) -> None:
         _refuse(process, [t.pid for t in sut.targets[:n]], f"sut.targets[{n}].pid", file)
     url = f"{sut.url.rstrip('/')}/v1/models"
     try:
-        answer = ready.get(url, headers(sut), TIMEOUT_S)
-    except (OSError, http.client.HTTPException) as error:
+        answer = fetch.get(url, headers(sut), TIMEOUT_S)
+    except (OSError, HTTPException) as error:
         raise UsageError(
             f"{file}: sut.url: {sut.url} can't be reached ({error}); start the system first"
         ) from None

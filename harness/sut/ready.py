@@ -6,15 +6,12 @@ offers the model, and every worker says so itself. Starts and stops nothing.
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
-from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from harness.core import clock, proc
+from harness.core import clock, fetch, proc
 from harness.core.errors import ProvisionError
 from harness.core.sutfile import Process, SutState
 
@@ -25,39 +22,11 @@ _REQUESTS = re.compile(r"^dynamo_component_requests_total\{([^}]*)\} (\S+)$", re
 _PORT = re.compile(r":(\d{1,5})(?:/|$)")
 
 
-class Answer(NamedTuple):
-    """One HTTP answer."""
-
-    status: int
-    body: bytes
-
-    def json(self) -> Any:
-        """The body as plain data, None when it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
-
-
-def get(url: str, headers: Mapping[str, str] | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Answer:
-    """GET a URL. Raises OSError (or HTTPException) when there is no answer."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers={"Connection": "close", **(headers or {})})
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
-    finally:
-        connection.close()
-
-
-def ask(url: str) -> Answer | None:
+def ask(url: str) -> fetch.Answer | None:
     """GET a URL, None when there is no answer within a second."""
     try:
-        return get(url)
-    except (OSError, http.client.HTTPException):
+        return fetch.get(url, {}, REQUEST_TIMEOUT_S)
+    except (OSError, HTTPException):
         return None
 
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-
 from make_run import make_run, plain_parts, record, write_run
 
 from harness.stats import analyse, metrics

@@ -7,11 +7,12 @@ extend the deadline, which the usual clients' timeouts (per receive) allow.
 from __future__ import annotations
 
 import io
+import json
 import socket
 import ssl
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from harness.core import clock
@@ -24,6 +25,13 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+    def json(self) -> Any:
+        """The body as plain data, None when it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
 
 
 class _Stream(io.RawIOBase):

@@ -7,7 +7,7 @@ from http.client import HTTPException
 import pytest
 from metrics_server import Target, free_port, raw, serving
 
-from harness.collect import fetch
+from harness.core import fetch
 
 
 def get(url: str, timeout_s: float = 5) -> fetch.Answer:
