@@ -103,7 +103,7 @@ def _rest(seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class Ports:
-    """What a platform offers to faults. The later ports (network, gpus, control_plane) join here."""
+    """What a platform offers to faults; None: this one doesn't. A new port joins here and in PORTS."""
 
     processes: ProcessControl
     recover_timeout_s: float = 15
@@ -111,7 +111,11 @@ class Ports:
 
     @property
     def offers(self) -> frozenset[str]:
-        return frozenset({"processes"})
+        """Names of the ports that are there."""
+        return frozenset(name for name in PORTS if getattr(self, name, None) is not None)
+
+
+PORTS = ("processes", "network", "control_plane", "engines", "gpus")
 
 
 class Fault(Protocol):

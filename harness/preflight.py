@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from faults import targets, timeline
+from harness import platforms
 from harness.core import clock, config, rundir
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, UsageError
@@ -37,7 +38,8 @@ def check(scenario: Scenario, file: str, baseline: Path | None = None) -> None:
 
 def fault_plan(scenario: Scenario, file: str) -> timeline.Plan:
     """The fault plan, a pure function of scenario and seed. Raises ScenarioError."""
-    return timeline.plan(scenario, targets.of_scenario(scenario), file)
+    offers = platforms.of(scenario, file).offers(scenario)
+    return timeline.plan(scenario, targets.of_scenario(scenario), file, offers)
 
 
 def plan_text(scenario: Scenario, file: str, as_json: bool) -> list[str]:

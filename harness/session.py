@@ -94,12 +94,12 @@ class Session:
             scenario=scenario, sut=state, run_id=run_id, anchor=anchor, worker_index=0, worker_count=1,
             sink=self._sink.write, live=LiveCounters(), headers=outside.headers(state),
         )  # fmt: skip
-        plan = timeline.plan(scenario, targets.of_system(state), str(run.scenario))
+        ports = platforms.of(scenario, str(run.scenario)).ports(run, scenario.recover_timeout_s)
+        plan = timeline.plan(scenario, targets.of_system(state), str(run.scenario), ports.offers)
         hooks = Hooks(
             before=self._scrape, after=self._scrape, on_failed=self._fault_failed, steady=self._unsteady
         )
         self._journal = Journal(run.journal, anchor, fsync=_fsync)
-        ports = platforms.PLATFORMS[scenario.sut.platform](run, scenario.recover_timeout_s)
         self._scheduler = Scheduler(plan, ports, self._journal, anchor, scenario.load.warmup_s, hooks)
         self._meter = Meter(self.traffic)
         self._healed, self._reasons, self._judging = False, [], None

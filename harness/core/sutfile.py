@@ -32,6 +32,8 @@ class Process(msgspec.Struct, kw_only=True):
     health: list[str] = []  # full URLs to probe, bodies are read
     metrics: str | None = None  # full URL of /metrics
     control_port: int | None = None  # the witness engine's control socket on 127.0.0.1
+    address: str = "127.0.0.1"  # where its service listens, on its host
+    netns: str | None = None  # name of its network namespace (`ip netns`); None: squall's own
 
     @property
     def identity(self) -> Identity:

@@ -16,6 +16,7 @@ from typing import Any
 from faults import undo
 from faults.ports import Found, Ports, Serving, Target, tree_plain
 from harness.core import proc, sutfile
+from harness.core.config import Scenario
 from harness.core.errors import FaultError, TargetError
 from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
@@ -30,6 +31,11 @@ _ENDED = re.compile(r"^dynamo_frontend_requests_total(?:\{[^}]*\})? (\S+)$", re.
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
     return Ports(LocalProcesses(run), recover_timeout_s)
+
+
+def offers(scenario: Scenario) -> frozenset[str]:  # noqa: ARG001 (the same for each)
+    """Names of the ports that faults of this scenario will have."""
+    return frozenset({"processes"})
 
 
 class LocalProcesses:

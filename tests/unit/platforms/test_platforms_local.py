@@ -23,7 +23,7 @@ W1 = Target("worker", 1)
 
 def test_the_platform_is_listed(tmp_path: Path) -> None:
     with system(tmp_path) as lab:
-        made = PLATFORMS["local"](lab.run, 7)
+        made = PLATFORMS["local"].ports(lab.run, 7)
         assert made.recover_timeout_s == 7 and made.offers == {"processes"}
         assert made.processes.find(W1).identity == lab.who("worker-1")
 
