@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
 DYNAMO ?= 1.6.1
 REQUIRE ?=
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check matrix fix bench clean
 
 demo: .venv/.runtime .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 	$(BIN)/squall run configs/scenarios/quickstart.yaml
@@ -19,6 +19,10 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2 -m 'not slow and not browser' tests/unit tests/contract
+
+# Every fault x every journal transition x four ways to die: what `make test` does a part of.
+matrix: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
+	SQUALL_MATRIX=all $(BIN)/pytest -q -n 4 --dist load --durations 3 tests/integration/test_faults_matrix.py
 
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .

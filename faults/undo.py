@@ -152,3 +152,4 @@ def _spawn_command(op: Op) -> str:
 _APPLY = {"signal": _apply_signal, "spawn": _apply_spawn}
 _VERIFY = {"signal": _verify_signal, "spawn": _verify_spawn}
 _COMMAND = {"signal": _signal_command, "spawn": _spawn_command}
+KINDS = frozenset(_APPLY)

@@ -5,30 +5,37 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from faults import FAULTS, undo
-from faults.ports import Fault, Ports, Target
+from faults.ports import PORTS, Fault, Ports, Target
 from harness.core import clock, proc
 from harness.core.errors import FaultError
+from tests.conftest import missing
+from tests.fixtures.fault_benches import BENCHES, inject_aside, make
 from tests.fixtures.faults_lab import Lab, system
 
 pytestmark = pytest.mark.slow  # starts many real processes
 
-T = Target("worker", 1)
 VERBS = ["prepare", "inject", "verify", "recover", "verify_recovered"]
 names = pytest.mark.parametrize("name", FAULTS)
 
 
-def make(name: str) -> Fault:
-    """With short times for whatever it takes."""
-    fields = {field.name for field in dataclasses.fields(FAULTS[name])}  # type: ignore[arg-type]
-    short = {"hold_s": 1, "grace_s": 0.5}
-    return msgspec.convert({key: value for key, value in short.items() if key in fields}, FAULTS[name])
+@contextmanager
+def bench(name: str, tmp_path: Path) -> Iterator[tuple[Lab, Fault, Ports, Target]]:
+    """A system for this fault, and the fault."""
+    assert name in BENCHES, f"{name} has no row in tests/fixtures/fault_benches.py"
+    row = BENCHES[name]
+    for marker in row.markers:
+        if why := missing(marker):
+            pytest.skip(why)
+    with row.lab(tmp_path, owner="run") as lab:
+        yield lab, make(name), lab.ports(1), row.target
 
 
 def snapshot(lab: Lab) -> list[Any]:
@@ -38,15 +45,11 @@ def snapshot(lab: Lab) -> list[Any]:
     return [who, stopped, lab.run.sut.read_bytes()]
 
 
-def fast(lab: Lab) -> Ports:
-    return lab.ports(1)
-
-
 @names
 def test_it_is_a_frozen_dataclass_with_units_in_its_names(name: str) -> None:
     kind = FAULTS[name]
     assert dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert kind.needs and kind.needs <= {"processes", "network", "gpus", "control_plane"}
+    assert kind.needs and kind.needs <= set(PORTS)
     assert [verb for verb in VERBS if callable(getattr(kind, verb, None))] == VERBS
     assert inspect.getdoc(kind)
     for field in dataclasses.fields(kind):
@@ -57,84 +60,89 @@ def test_it_is_a_frozen_dataclass_with_units_in_its_names(name: str) -> None:
 
 @names
 def test_prepare_reads_only_and_undo_is_plain_data(name: str, tmp_path: Path) -> None:
-    with system(tmp_path, options=["child"]) as lab:
+    with bench(name, tmp_path) as (lab, fault, ports, t):
         before = snapshot(lab)
-        made = make(name).prepare(fast(lab), T)
+        made = fault.prepare(ports, t)
         assert snapshot(lab) == before
-        assert made.identity == lab.who("worker-1")
+        assert made.identity == lab.who(str(made.saved.get("target", t.name)))
         plain = {"ops": [dict(op) for op in made.ops], "saved": dict(made.saved)}
         assert json.loads(json.dumps(plain)) == plain
-        assert {str(op["op"]) for op in made.ops} <= {"signal", "spawn"} and made.ops
+        assert {str(op["op"]) for op in made.ops} <= undo.KINDS and made.ops
 
 
 @names
 def test_verify_proves_nothing_that_was_not_injected(name: str, tmp_path: Path) -> None:
-    with system(tmp_path) as lab:
-        fault, ports = make(name), fast(lab)
-        made = fault.prepare(ports, T)
-        with pytest.raises(FaultError, match="worker-1"):
-            fault.verify(ports, T, made)
-        assert proc.alive(lab.who("worker-1"))
+    with bench(name, tmp_path) as (_, fault, ports, t):
+        made = fault.prepare(ports, t)
+        with pytest.raises(FaultError, match=t.name):
+            fault.verify(ports, t, made)
+        assert proc.alive(made.identity)
+
+
+@names
+def test_a_fault_that_missed_its_target_proves_nothing(name: str, tmp_path: Path) -> None:
+    with bench(name, tmp_path) as (_, fault, ports, t):
+        made = fault.prepare(ports, t)
+        inject_aside(name, fault, ports)
+        with pytest.raises(FaultError, match=t.name):
+            fault.verify(ports, t, made)
 
 
 @names
 def test_five_verbs(name: str, tmp_path: Path) -> None:
-    with system(tmp_path, options=["child"]) as lab:
-        fault, ports = make(name), fast(lab)
-        made = fault.prepare(ports, T)
+    with bench(name, tmp_path) as (lab, fault, ports, t):
+        made = fault.prepare(ports, t)
         injected_ns = clock.now_ns()
-        fault.inject(ports, T, made)
-        seen = fault.verify(ports, T, made)
+        fault.inject(ports, t, made)
+        seen = fault.verify(ports, t, made)
         assert seen.proof and injected_ns <= seen.at_ns <= clock.now_ns()
         json.dumps(dict(seen.facts))
-        with pytest.raises(FaultError, match="not serving"):
-            fault.verify_recovered(fast(lab), T, made)
+        with pytest.raises(FaultError, match=t.name):
+            fault.verify_recovered(ports, t, made)
         undone_ns = clock.now_ns()
-        fault.recover(ports, T, made)
-        back = fault.verify_recovered(ports, T, made)
+        fault.recover(ports, t, made)
+        back = fault.verify_recovered(ports, t, made)
         assert back.proof and undone_ns <= back.at_ns <= clock.now_ns()
         after = snapshot(lab)
-        fault.recover(ports, T, made)
+        fault.recover(ports, t, made)
         assert snapshot(lab)[0][0] == after[0][0] and not any(snapshot(lab)[1]), "recover is idempotent"
         assert undo.verify(made.ops) == []
 
 
 @names
 def test_the_guardian_alone_can_undo_it(name: str, tmp_path: Path) -> None:
-    with system(tmp_path, options=["child"]) as lab:
-        fault, ports = make(name), fast(lab)
-        made = fault.prepare(ports, T)
-        fault.inject(ports, T, made)
-        fault.verify(ports, T, made)
+    with bench(name, tmp_path) as (lab, fault, ports, t):
+        made = fault.prepare(ports, t)
+        fault.inject(ports, t, made)
+        fault.verify(ports, t, made)
         assert undo.verify(made.ops) != []
         for _ in range(2):
             undo.apply(made.ops)
             assert undo.verify(made.ops) == []
-        assert lab.state_of("worker-1") in {"S", "R"}
+        assert lab.state_of(str(made.saved.get("target", t.name))) in {"S", "R", "D"}
 
 
 @names
 def test_recover_is_right_even_if_inject_never_ran(name: str, tmp_path: Path) -> None:
-    with system(tmp_path) as lab:
-        fault, ports = make(name), fast(lab)
-        made = fault.prepare(ports, T)
-        fault.recover(ports, T, made)
-        fault.verify_recovered(ports, T, made)
-        assert lab.state_of("worker-1") in {"S", "R"} and undo.verify(made.ops) == []
+    with bench(name, tmp_path) as (_, fault, ports, t):
+        made = fault.prepare(ports, t)
+        fault.recover(ports, t, made)
+        fault.verify_recovered(ports, t, made)
+        assert undo.verify(made.ops) == []
 
 
 @names
 def test_a_target_that_is_gone_is_refused(name: str, tmp_path: Path) -> None:
-    with system(tmp_path) as lab:
-        fault, ports = make(name), fast(lab)
-        made = fault.prepare(ports, T)
-        proc.stop_all([lab.who("worker-1")], 0)
+    with bench(name, tmp_path) as (_, fault, ports, t):
+        made = fault.prepare(ports, t)
+        proc.stop_all([made.identity], 0)
         with pytest.raises(FaultError, match="gone at injection"):
-            fault.inject(ports, T, made)
-        with pytest.raises(FaultError, match="not there any more"):
-            fault.prepare(ports, T)
-        with pytest.raises(FaultError, match=r"no target 'worker-9'; this system has worker-1"):
-            fault.prepare(ports, Target("worker", 9))
+            fault.inject(ports, t, made)
+        with pytest.raises(FaultError, match=t.name):
+            fault.prepare(ports, t)
+        if t.index:
+            with pytest.raises(FaultError, match=f"no target '{t.role}-9'; this system has "):
+                fault.prepare(ports, Target(t.role, 9))
 
 
 def test_a_pause_by_somebody_else_is_not_ours(tmp_path: Path) -> None:
@@ -144,4 +152,4 @@ def test_a_pause_by_somebody_else_is_not_ours(tmp_path: Path) -> None:
         proc.send(lab.who("worker-1"), signal.SIGSTOP)
         assert clock.wait_until(lambda: lab.state_of("worker-1") == "T", 5)
         with pytest.raises(FaultError, match="stopped already, by somebody else"):
-            make("process.pause").prepare(fast(lab), T)
+            make("process.pause").prepare(lab.ports(1), Target("worker", 1))

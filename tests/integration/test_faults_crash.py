@@ -6,14 +6,10 @@ Small real processes stand in for the system. (a) the run is killed, its child a
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import traceback
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -24,25 +20,17 @@ from harness.core.errors import NotRestored, UsageError
 from tests.fixtures.faults_lab import Lab, system
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTS = {
-    "process.kill": {"restart_after_s": 0.1},
-    "process.terminate": {"restart_after_s": 0.1},
-    "process.pause": {"hold_s": 0.1},
-}
-POINTS = ["intent", "strike", "injected", "verified", "recovering", "undone", "recovered"]
-Mode = Literal["a", "c", "d"]
 
 
 def _start(lab: Lab, fault: str, point: str) -> proc.Identity:
     argv = [sys.executable, "-m", "tests.fixtures.faults_run", "run", str(lab.run.path), point, fault]
-    env = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
-    argv.append(json.dumps({"at_s": 0, **FAULTS[fault]}))
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     return proc.spawn_detached(argv, env, lab.run.log("run"), ROOT)
 
 
 def _reach(lab: Lab, fault: str, point: str) -> tuple[proc.Identity, list[proc.Identity]]:
     run = _start(lab, fault, point)
-    reached = clock.wait_until(lambda: (lab.run.path / "reached").exists(), 30)
+    reached = clock.wait_until(lambda: (lab.run.path / "reached").exists(), 60)
     assert reached, f"{proc.tail(lab.run.log('inject'))}\n{proc.tail(lab.run.log('run'))}"
     return run, guardian.find(lab.run_id)
 
@@ -50,66 +38,6 @@ def _reach(lab: Lab, fault: str, point: str) -> tuple[proc.Identity, list[proc.I
 def _kill(*who: proc.Identity) -> None:
     for one in who:
         proc.send(one, signal.SIGKILL)
-
-
-def _crash(tmp_path: Path, fault: str, point: str, mode: Mode, owner: Literal["run", "up"]) -> None:
-    with system(tmp_path, workers=1, owner=owner, options=["child"]) as lab:
-        run, guards = _reach(lab, fault, point)
-        assert len(guards) == 1
-        ours = proc.marked(proc.RUN_ENV, lab.run_id)
-        assert ours
-        if mode == "a":
-            _kill(run)
-        elif mode == "c":
-            _kill(run, *ours)
-        else:
-            _kill(*guards, run, *ours)
-            proc.reap()
-            assert clock.wait_until(lambda: not any(proc.alive(one) for one in [*guards, run, *ours]), 5)
-            recover(lab.run, lambda _: None)
-            before = lab.run.journal.read_bytes(), lab.run.restored.read_bytes(), lab.who("worker-1")
-            recover(lab.run, lambda _: None)
-            assert before == (
-                lab.run.journal.read_bytes(),
-                lab.run.restored.read_bytes(),
-                lab.who("worker-1"),
-            )
-        assert clock.wait_until(lambda: not any(proc.alive(one) for one in guards), 10), (
-            "guardian still there"
-        )
-        _check(lab, fault, owner)
-
-
-def _check(lab: Lab, fault: str, owner: str) -> None:
-    guard_log = proc.tail(lab.run.log("guardian"))
-    assert lab.run.restored.exists(), guard_log
-    assert proc.marked(proc.RUN_ENV, lab.run_id) == []
-    assert lab.phases("f")[-1] == "recovered", lab.phases("f")
-    assert [line.seq for line in lab.lines()] == list(range(1, len(lab.lines()) + 1))
-    if owner == "run":
-        assert proc.marked(proc.SUT_ENV, lab.sut_id) == []
-        return
-    assert lab.state_of("worker-1") in {"S", "R", "D"}, guard_log  # D: it is being read from disk
-    assert undo.living(lab.sut_id, "worker-1") == lab.who("worker-1")
-    assert len(proc.marked(proc.SUT_ENV, lab.sut_id)) in {1, 2}
-    assert not [one for one in proc.marked(proc.SUT_ENV, lab.sut_id) if undo.stopped(one)]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(("mode", "owner"), [("a", "up"), ("c", "run"), ("d", "up")])
-def test_kill_9_leaves_nothing(tmp_path: Path, fault: str, mode: Mode, owner: Literal["run", "up"]) -> None:
-    def case(point: str) -> str | None:
-        path = tmp_path / point
-        path.mkdir()
-        try:
-            _crash(path, fault, point, mode, owner)
-        except BaseException:  # a thread's failure belongs to the test, with its point
-            return f"{point}:\n{traceback.format_exc()}"
-        return None
-
-    with ThreadPoolExecutor(4) as pool:
-        failures = [failure for failure in pool.map(case, POINTS) if failure]
-    assert not failures, "\n".join(failures)
 
 
 def test_recover_refuses_while_the_run_lives(tmp_path: Path) -> None:
