@@ -83,9 +83,12 @@ def test_verify_proves_nothing_that_was_not_injected(name: str, tmp_path: Path) 
 def test_a_fault_that_missed_its_target_proves_nothing(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (_, fault, ports, t):
         made = fault.prepare(ports, t)
-        inject_aside(name, fault, ports)
-        with pytest.raises(FaultError, match=t.name):
-            fault.verify(ports, t, made)
+        aside = inject_aside(name, fault, ports)
+        try:
+            with pytest.raises(FaultError, match=t.name):
+                fault.verify(ports, t, made)
+        finally:
+            undo.apply(aside.ops)
 
 
 @names
