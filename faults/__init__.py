@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from faults.drain import Terminate
 from faults.ports import Fault
-from faults.process import Kill, Pause, Terminate
+from faults.process import Kill, Pause
 
 FAULTS: dict[str, type[Fault]] = {
     "process.kill": Kill,

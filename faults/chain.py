@@ -6,11 +6,14 @@ it is due (scheduler) nor what a fault does. Nothing that goes wrong in here end
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from faults import undo as undo_ops
 from faults.journal import Journal, JournalError, Phase
 from faults.ports import Evidence, Ports, Target, Undo
 from faults.timeline import Injection
@@ -22,14 +25,23 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0  # after which the guardian takes a fault out of our hands
 
 Failed = Callable[[Injection, Target, str], None]
+Others = Callable[["Chain"], list[str]]
+
+
+def _alone(_: Chain) -> list[str]:
+    return []
 
 
 class Chain:
-    """State of one fault on one target. begin, then run in a thread; release ends the hold."""
+    """State of one fault on one target. begin, then run in a thread; release ends the hold.
+
+    others: ids of faults that are on the target as well, so that serving can't be asked for yet.
+    """
 
     def __init__(
-        self, injection: Injection, target: Target, ports: Ports, journal: Journal, failed: Failed
-    ) -> None:
+        self, injection: Injection, target: Target, ports: Ports, journal: Journal, failed: Failed,
+        others: Others = _alone,
+    ) -> None:  # fmt: skip
         self.injection, self.target = injection, target
         self.fault = injection.build()
         self.release = threading.Event()  # undo now
@@ -37,8 +49,10 @@ class Chain:
         self.closed = threading.Event()  # nothing of it is left, or given up
         self.problem: str | None = None  # why it could not be undone
         self.undo: Undo | None = None
-        self._ports, self._journal, self._failed = ports, journal, failed
-        self._struck = False
+        self._ports = dataclasses.replace(ports, mark=_mark(injection, target, journal))
+        self._journal, self._failed, self._others = journal, failed, others
+        self.struck = False  # it may have had an effect
+        self.lifted = False  # undone, perhaps not serving yet
         self._effective_ns = 0
         self._plain_undo: dict[str, Any] = {}
 
@@ -98,7 +112,7 @@ class Chain:
             self.closed.set()
 
     def _strike(self, undo: Undo) -> bool:
-        self._struck = True
+        self.struck = True
         self.fault.inject(self._ports, self.target, undo)
         self._write("injected")
         seen = self.fault.verify(self._ports, self.target, undo)
@@ -116,16 +130,17 @@ class Chain:
     def _recover(self, undo: Undo) -> None:
         asked_ns = self._journal.anchor.t_ns()
         self._try_write("recovering", t_ns=asked_ns)
-        by = "undo"
-        if not self._struck:
+        by, told = "undo", {}
+        if not self.struck:
             now_ns = self._journal.anchor.t_ns()
             self._try_write(
                 "recovered", evidence={"recovered_by": by, "gone_ns": now_ns, "proof": "never injected"}
             )
             return
         try:
-            self.fault.recover(self._ports, self.target, undo)
-            seen = self.fault.verify_recovered(self._ports, self.target, undo)
+            told = dict(self.fault.recover(self._ports, self.target, undo) or {})
+            self.lifted = True
+            seen = self._back(undo)
         except FaultError as error:
             log.warning("%s on %s: %s", self.injection.fault_id, self.target.name, error)
             restarted = self._restart(undo, str(error), asked_ns)
@@ -133,13 +148,33 @@ class Chain:
                 return
             seen, by = restarted, "restart"
         t_ns = self._journal.anchor.t_ns()
-        evidence = {"recovered_by": by, **self._evidence(seen, "gone_ns")}
+        evidence = {"recovered_by": by, **told, **self._evidence(seen, "gone_ns")}
         self._try_write("recovered", evidence=evidence, t_ns=t_ns)
+
+    def _back(self, undo: Undo) -> Evidence:
+        """Serving again. While other faults are on the target: undone, and the last of them proves the rest.
+
+        Raises FaultError.
+        """
+        others = self._others(self)
+        if not others:
+            try:
+                return self.fault.verify_recovered(self._ports, self.target, undo)
+            except FaultError:
+                others = self._others(self)
+                if not others:  # else one began while we waited
+                    raise
+        if problems := undo_ops.verify(undo.ops):
+            raise FaultError("; ".join(problems))
+        proof = f"undone; that it serves is for {', '.join(others)} to prove, on the same target"
+        return Evidence(proof, clock.now_ns(), {"others": others})
 
     def _restart(self, undo: Undo, reason: str, asked_ns: int) -> Evidence | None:
         """Undoing alone didn't bring the target back: end it and start it again, and say so."""
         processes = self._ports.processes
         try:
+            if others := self._others(self):
+                raise FaultError(f"{reason}; not started again, since {', '.join(others)} is on it")
             found = processes.find(self.target)
             if found.respawn is None:
                 raise FaultError(f"{reason}; squall can't start a process of an outside system again")
@@ -159,7 +194,7 @@ class Chain:
         """Undo as the journal keeps it; the guardian reads ops, deadline_ns and anchor_mono_ns."""
         lasts_s = self.injection.lasts_s
         planned_ns = end_ns if lasts_s is None else due_ns + int(lasts_s * clock.NS)
-        slack_s = float(getattr(self.fault, "grace_s", 0)) + 2 * self._ports.recover_timeout_s + GRACE_S
+        slack_s = undo.effect_s + 2 * self._ports.recover_timeout_s + GRACE_S
         self._plain_undo = {
             "ops": [dict(op) for op in undo.ops],
             "saved": dict(undo.saved),
@@ -212,3 +247,9 @@ class Chain:
             self._failed(self.injection, self.target, reason)
         except Exception:  # edge: a listener's bug must not keep us from undoing
             log.exception("listener of failed faults")
+
+
+def _mark(injection: Injection, target: Target, journal: Journal) -> str:
+    """A name that no other fault, target or run has: for what a fault makes on the host."""
+    whole = f"{journal.path.resolve()} {journal.anchor.mono_ns} {injection.fault_id} {target.name}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]

@@ -32,12 +32,13 @@ class Undo:
     """Everything that undoing needs, as plain data, known before the first side effect.
 
     ops: operations of faults/undo.py, in order. identity: who the target was. saved: what the fault
-    itself wants to remember, JSON values only.
+    itself wants to remember, JSON values only. effect_s: so long its effect may take to be proven.
     """
 
     ops: tuple[Mapping[str, Any], ...]
     identity: Identity
     saved: Mapping[str, Any] = field(default_factory=dict)
+    effect_s: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Ports:
     processes: ProcessControl
     recover_timeout_s: float = 15
     rest: Callable[[float], bool] = _rest  # wait so long; True at once when the run is being stopped
+    mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
 
     @property
     def offers(self) -> frozenset[str]:
@@ -132,8 +134,8 @@ class Fault(Protocol):
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """By an independent channel, never by our own call's return value. at_ns: effective."""
 
-    def recover(self, p: Ports, t: Target, undo: Undo) -> None:
-        """Idempotent; right even if inject never ran."""
+    def recover(self, p: Ports, t: Target, undo: Undo) -> Mapping[str, Any] | None:
+        """Idempotent; right even if inject never ran. May return facts for the journal (`drifted`)."""
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """Serving again within p.recover_timeout_s. at_ns: the fault itself is gone."""

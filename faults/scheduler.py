@@ -120,7 +120,7 @@ class Scheduler:
     def _inject(self, injection: Injection, due_ns: int) -> None:
         """One injection on all of its targets."""
         chains = [
-            Chain(injection, target, self._ports, self.journal, self.hooks.on_failed)
+            Chain(injection, target, self._ports, self.journal, self.hooks.on_failed, self._others)
             for target in injection.targets
         ]
         end_ns = self._zero_ns + int(self.plan.duration_s * clock.NS)
@@ -154,6 +154,18 @@ class Scheduler:
             chain.refuse(reason)
             return False
         return chain.begin(due_ns, end_ns)
+
+    def _others(self, chain: Chain) -> list[str]:
+        """Faults on the chain's target that still hold it; of those undone, the oldest proves that it serves."""
+        with self._lock:
+            chains = list(self._chains)
+        mine = chains.index(chain)
+        return [
+            other.injection.fault_id
+            for n, other in enumerate(chains)
+            if other.target == chain.target and n != mine and other.struck and not other.closed.is_set()
+            and (n < mine or not other.lifted)
+        ]  # fmt: skip
 
     def _ask_steady(self) -> str | None:
         """Before the first injection only: a run that isn't steady by then injects nothing at all."""

@@ -21,9 +21,18 @@ from harness.core.config import Scenario, Step
 from harness.core.errors import ScenarioError
 from harness.core.ids import rng
 
-# Pairs of faults that may be on one target at the same time. Everything else is refused: two faults
-# that both end or stop a process would undo each other.
-COMPATIBLE: frozenset[frozenset[str]] = frozenset()
+# Pairs of faults that may be on one target at the same time: each is undone without the other. Everything
+# else is refused: two faults that both end or stop a process would undo each other.
+_NETWORK = frozenset(f"network.{kind}" for kind in ("partition", "loss", "reset", "bandwidth", "delay"))
+COMPATIBLE: frozenset[frozenset[str]] = frozenset(
+    {frozenset({"process.slow", "process.memory"})}
+    | {frozenset({one, "process.pause"}) for one in ("process.slow", "process.memory")}
+    | {
+        frozenset({one, other})
+        for one in ("process.slow", "process.memory", "process.pause")
+        for other in _NETWORK
+    }
+)
 MAX_REPETITIONS = 1000  # of one step; more is a slip of the pen in every_s
 
 
