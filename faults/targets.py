@@ -20,7 +20,9 @@ def of_scenario(scenario: Scenario) -> dict[str, int]:
     """How many targets of each role the scenario will have, before anything is started."""
     if scenario.sut.url is not None:
         return dict(Counter(target.role for target in scenario.sut.targets))
-    return {"frontend": scenario.sut.frontends, "worker": scenario.sut.workers}
+    sut = scenario.sut
+    prefill = {"prefill": sut.prefill_workers} if sut.prefill_workers else {}
+    return {"frontend": sut.frontends, "worker": sut.workers, **prefill}
 
 
 def of_system(state: SutState) -> dict[str, int]:

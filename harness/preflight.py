@@ -72,9 +72,11 @@ def _system_lines(scenario: Scenario) -> list[str]:
         return [
             f"system   outside, {sut.url}, model {sut.model}, oracle {sut.oracle}; faults may touch: {names}"
         ]
+    prefill = f" (decode), {sut.prefill_workers} prefill worker(s)" if sut.prefill_workers else ""
+    longest = f" up to {sut.migration_max_seq_len} tokens" if sut.migration_max_seq_len is not None else ""
     return [
-        f"system   Dynamo {sut.dynamo}, {sut.frontends} frontend(s), {sut.workers} worker(s), engine {sut.engine}, "
-        f"migration limit {sut.migration_limit}"
+        f"system   Dynamo {sut.dynamo}, {sut.frontends} frontend(s), {sut.workers} worker(s){prefill}, "
+        f"engine {sut.engine}, migration limit {sut.migration_limit}{longest}"
     ]
 
 

@@ -79,8 +79,12 @@ def _sut(sut: Sut, need: Need) -> None:
     for path, args in (("frontend_args", sut.frontend_args), ("worker_args", sut.worker_args)):
         need("\0" not in "".join(args), f"sut.{path}", f"{args!r} holds a NUL", "remove it")
     need(sut.workers >= 1, "sut.workers", f"must be 1 or more, got {sut.workers}", "set it to 2")
+    _disaggregated(sut, need)
     need(sut.frontends >= 1, "sut.frontends", f"must be 1 or more, got {sut.frontends}", "set it to 1")
     need(sut.migration_limit >= 0, "sut.migration_limit", f"got {sut.migration_limit}", "0 = never")
+    longest = sut.migration_max_seq_len
+    need(longest is None or longest >= 1, "sut.migration_max_seq_len", f"got {longest}",
+         "tokens of prompt and answer, 1 or more; leave it out for no limit")  # fmt: skip
     need(0 <= sut.http_port < 65536, "sut.http_port", f"got {sut.http_port}", "0 = any free port")
     need(
         sut.ready_timeout_s > 0,
@@ -101,6 +105,14 @@ def _sut(sut: Sut, need: Need) -> None:
              f"for example {{kind: {m.kind}, one_in: 10000}}")  # fmt: skip
         need(m.one_in is None or m.one_in >= 1, f"{here}.one_in", f"got {m.one_in}", "1 or more")
         need(m.at_token is None or m.at_token >= 0, f"{here}.at_token", f"got {m.at_token}", "0 or more")
+
+
+def _disaggregated(sut: Sut, need: Need) -> None:
+    count = sut.prefill_workers
+    need(count >= 0, "sut.prefill_workers", f"got {count}", "0 = workers do prefill and decode")
+    need(count == 0 or (sut.engine == "mocker" and sut.url is None), "sut.prefill_workers",
+         f"{count} with engine {sut.engine}: only squall's own mockers can be disaggregated",
+         "write `engine: mocker`, or leave it out")  # fmt: skip
 
 
 def _is_url(url: str) -> bool:

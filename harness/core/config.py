@@ -99,9 +99,11 @@ class Sut(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     discovery: Literal["file", "etcd"] = "file"
     request_plane: Literal["tcp", "nats"] = "tcp"
     workers: int = 2
+    prefill_workers: int = 0  # above 0: disaggregated, and `workers` only decode
     frontends: int = 1
     http_port: int = 0  # of the first frontend, the next ones follow; 0 = any free port
     migration_limit: int = 3
+    migration_max_seq_len: int | None = None  # streams longer than this (prompt + answer) don't migrate
     frontend_args: list[str] = []
     worker_args: list[str] = []
     env: dict[str, str] = {}

@@ -15,12 +15,15 @@ from harness.core.errors import TargetError, UsageError
 from harness.core.proc import Identity
 from harness.core.rundir import RunDir
 
+ENGINES = frozenset({"worker", "prefill"})
+"""Roles whose processes run an engine: frontends list their instances."""
+
 
 class Process(msgspec.Struct, kw_only=True):
     """One process of the SUT. `name` is the planned target, such as worker-1."""
 
     name: str
-    role: str  # worker | frontend | ...
+    role: str  # worker | prefill | frontend | ...
     index: int  # from 1, within the role
     pid: int
     start_ticks: int
@@ -66,6 +69,10 @@ class SutState(msgspec.Struct, kw_only=True):
                 return one
         names = ", ".join(p.name for p in self.processes) or "none"
         raise TargetError(f"sut.json: no target {name!r}; this system has {names}")
+
+    def engines(self) -> list[Process]:
+        """Processes that frontends list, in the order of sut.json."""
+        return [p for p in self.processes if p.role in ENGINES]
 
     def role(self, role: str) -> list[Process]:
         """Processes of one role, by index."""

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.clock import NS
+from harness.core.sutfile import ENGINES
 from harness.stats.analysis import FaultEvent, Interval, Ints
 from harness.stats.events import RESTARTING
 from harness.stats.hurt import BIN_NS
@@ -79,7 +80,7 @@ def readiness(found: tuple[Signal, ...], sut: SutView) -> tuple[Signal, ...]:
     Liveness paths are none. A process that sut.json doesn't name (an outside system's URL) counts as
     a frontend.
     """
-    acted = {"frontend", ""} | ({"worker"} if sut.canaries else set())
+    acted = {"frontend", ""} | (ENGINES if sut.canaries else set())
     return tuple(s for s in found if not s.path.endswith("/live") and sut.roles.get(s.process, "") in acted)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from harness.core.clock import NS
 from harness.core.records import OUTCOMES
+from harness.core.sutfile import ENGINES
 from harness.stats.analysis import FaultEvent, Invariant, LedgerEntry, Service
 from harness.stats.known import TOKEN_CLASSES, Found, abandoned
 from harness.stats.load import RunData
@@ -201,7 +202,7 @@ def _serving_again(data: RunData, happened: Sequence[FaultEvent]) -> Invariant:
     end_ns = round((data.scenario.load.warmup_s + duration_s(data)) * NS)
     silent: list[str] = []
     unknown: list[str] = []
-    struck = [e for e in happened if e.recovered and data.sut.roles.get(e.target) == "worker"]
+    struck = [e for e in happened if e.recovered and data.sut.roles.get(e.target) in ENGINES]
     for e in struck:
         since = e.recovered_ns or 0
         next_fault = [

@@ -40,7 +40,7 @@ class Site:
 
 def port_count(scenario: Scenario) -> int:
     """Ports to reserve: one a frontend, two a worker (system, control)."""
-    return scenario.sut.frontends + 2 * scenario.sut.workers
+    return scenario.sut.frontends + 2 * (scenario.sut.workers + scenario.sut.prefill_workers)
 
 
 def processes(scenario: Scenario, site: Site, ports: list[int]) -> list[Process]:
@@ -51,7 +51,10 @@ def processes(scenario: Scenario, site: Site, ports: list[int]) -> list[Process]
     for index in range(1, sut.frontends + 1):
         free = next(rest)
         found.append(frontend(scenario, site, index, sut.http_port + index - 1 if sut.http_port else free))
-    found += [worker(scenario, site, index, next(rest), next(rest)) for index in range(1, sut.workers + 1)]
+    for role, count in (("worker", sut.workers), ("prefill", sut.prefill_workers)):
+        found += [
+            worker(scenario, site, role, index, next(rest), next(rest)) for index in range(1, count + 1)
+        ]
     return found
 
 
@@ -59,15 +62,20 @@ def frontend(scenario: Scenario, site: Site, index: int, port: int) -> Process:
     """One frontend listening on `port`."""
     argv = [
         str(site.python), "-m", "dynamo.frontend", "--http-host", LOOPBACK, "--http-port", str(port),
-        "--migration-limit", str(scenario.sut.migration_limit), *scenario.sut.frontend_args,
+        "--migration-limit", str(scenario.sut.migration_limit),
     ]  # fmt: skip
+    if scenario.sut.migration_max_seq_len is not None:
+        argv += ["--migration-max-seq-len", str(scenario.sut.migration_max_seq_len)]
+    argv += scenario.sut.frontend_args
     return _process(site, "frontend", index, argv, _env(scenario, site, f"frontend-{index}"), port)
 
 
-def worker(scenario: Scenario, site: Site, index: int, system_port: int, control_port: int) -> Process:
-    """One worker with its health and metrics on `system_port`."""
+def worker(
+    scenario: Scenario, site: Site, role: str, index: int, system_port: int, control_port: int
+) -> Process:
+    """One engine (role worker or prefill) with its health and metrics on `system_port`."""
     sut, options = scenario.sut, scenario.sut.engine_options
-    name = f"worker-{index}"
+    name = f"{role}-{index}"
     env = _env(scenario, site, name)
     env["DYN_SYSTEM_PORT"] = str(system_port)
     if sut.engine == "witness":
@@ -87,9 +95,12 @@ def worker(scenario: Scenario, site: Site, index: int, system_port: int, control
             str(site.python), "-m", "dynamo.mocker", "--model-path", str(site.model_dir),
             "--model-name", site.model_name, "--engine-type", sut.engine_type,
             "--block-size", str(options.block_size), "--num-gpu-blocks-override", str(options.kv_blocks),
-            "--max-num-seqs", str(options.max_num_seqs), *sut.worker_args,
+            "--max-num-seqs", str(options.max_num_seqs),
         ]  # fmt: skip
-    found = _process(site, "worker", index, argv, env, system_port)
+        if sut.prefill_workers:
+            argv += ["--disaggregation-mode", "prefill" if role == "prefill" else "decode"]
+        argv += sut.worker_args
+    found = _process(site, role, index, argv, env, system_port)
     found.control_port = control_port if sut.engine == "witness" else None
     found.port = None  # its service port is chosen by Dynamo
     return found

@@ -72,7 +72,7 @@ def problem(process: Process, state: SutState) -> str | None:
 
 def _frontend_problem(process: Process, state: SutState) -> str | None:
     listed = listed_by(process, state) or {}
-    absent = [worker.name for worker in state.role("worker") if worker.name not in listed]
+    absent = [worker.name for worker in state.engines() if worker.name not in listed]
     if absent:
         return f"{process.health[0]}: does not list {', '.join(absent)}"
     url = f"http://{urlsplit(process.health[0]).netloc}/v1/models"
@@ -92,7 +92,7 @@ def listed_by(frontend: Process, state: SutState) -> dict[str, str] | None:
     body = answer.json() if answer else None
     if not isinstance(body, dict):
         return None
-    ports = {port: w.name for w in state.role("worker") for port in proc.listening_ports(w.pid)}
+    ports = {port: w.name for w in state.engines() for port in proc.listening_ports(w.pid)}
     found = {}
     for one in body.get("instances") or []:
         if one.get("endpoint") != "generate":

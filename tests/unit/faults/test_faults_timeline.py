@@ -203,3 +203,12 @@ def test_counts_before_anything_is_started() -> None:
     assert targets.of_scenario(scenario([])) == {"frontend": 1, "worker": 2}
     assert targets.of_scenario(scenario([], sut=OUTSIDE)) == {"worker": 1}
     assert "no target has the role" in refused(step(), counts={"worker": 0})
+
+
+def test_prefill_workers_are_targets_of_their_own() -> None:
+    split = scenario([], sut={"dynamo": "1.6.1", "engine": "mocker", "workers": 1, "prefill_workers": 2})
+    counts = targets.of_scenario(split)
+    assert counts == {"frontend": 1, "worker": 1, "prefill": 2}
+    one = plan(step(select={"role": "prefill", "index": [2]}, restart_after_s=1), counts=counts)
+    assert [t.name for t in one.injections[0].targets] == ["prefill-2"]
+    assert "no target has the role 'prefill'" in refused(step(select={"role": "prefill"}))

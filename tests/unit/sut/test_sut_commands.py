@@ -62,6 +62,24 @@ def test_the_mockers_argv(tmp_path: Path) -> None:
     assert "SQUALL_WITNESS" not in worker.env
 
 
+def test_disaggregated_mockers_are_prefill_and_decode(tmp_path: Path) -> None:
+    plan = scenario(engine="mocker", workers=1, prefill_workers=2, migration_max_seq_len=300)
+    assert commands.port_count(plan) == 7
+    found = commands.processes(plan, site(tmp_path), list(range(1, 8)))
+    assert [(p.name, p.role, p.argv[-1]) for p in found[1:]] == [
+        ("worker-1", "worker", "decode"), ("prefill-1", "prefill", "prefill"), ("prefill-2", "prefill", "prefill"),
+    ]  # fmt: skip
+    assert found[3].env[proc.TARGET_ENV] == "prefill-2"
+    assert found[3].health == ["http://127.0.0.1:6/health"]
+    assert found[0].argv[-2:] == ["--migration-max-seq-len", "300"]
+
+
+def test_without_prefill_workers_nobody_is_told_a_mode(tmp_path: Path) -> None:
+    found = commands.processes(scenario(engine="mocker"), site(tmp_path), [1, 2, 3, 4, 5])
+    assert all("--disaggregation-mode" not in p.argv for p in found)
+    assert "--migration-max-seq-len" not in found[0].argv
+
+
 def test_environment_is_small_ours_and_overridable(tmp_path: Path) -> None:
     plan = scenario(env={"DYN_REQUEST_PLANE": "x", "EXTRA": "1"})
     caller = {"PATH": "/bin", "SECRET": "s", "DYN_NAMESPACE": "leak", "PYTHONPATH": "leak", proc.RUN_ENV: "r"}

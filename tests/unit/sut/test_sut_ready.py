@@ -126,3 +126,13 @@ def test_nobody_answering_lists_nobody(pages: dict[str, Any]) -> None:
     state = system(pages["port"])
     assert ready.listed_by(state.process("frontend-1"), state) is None
     assert ready.instances(state) == {}
+
+
+def test_a_prefill_worker_must_be_listed_too(pages: dict[str, Any]) -> None:
+    state = healthy(pages)
+    prefill = state.process("worker-1")
+    prefill.name, prefill.role = "prefill-1", "prefill"
+    assert ready.instances(state) == {"prefill-1": str(2**63 + 5)}
+    pages["/frontend"] = (200, b'{"status":"healthy","instances":[]}')
+    why = ready.problem(state.process("frontend-1"), state)
+    assert why is not None and "does not list prefill-1" in why
