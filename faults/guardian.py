@@ -64,7 +64,7 @@ def start(run: RunDir, run_id: str, sut_id: str | None = None) -> GuardianHandle
     ready, tell = os.pipe()
     argv = [sys.executable, "-m", "faults.guardian", "--run-dir", str(run.path), "--run-id", run_id]
     argv += ["--watch-fd", str(watch), "--ready-fd", str(tell)] + (["--sut-id", sut_id] if sut_id else [])
-    env = {"PATH": os.defpath, "PYTHONPATH": str(project_root()), proc.GUARDIAN_ENV: run_id}
+    env = {"PATH": proc.SYSTEM_PATH, "PYTHONPATH": str(project_root()), proc.GUARDIAN_ENV: run_id}
     log = run.log("guardian")
     child = proc.spawn(argv, env, log, Path("/"), pass_fds=(watch, tell))
     os.close(watch)

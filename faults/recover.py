@@ -35,4 +35,5 @@ def recover(run: RunDir, say: restore.Say) -> None:
     what = [f"{done.stopped} processes stopped"] if done.stopped else []
     what += [f"undone: {', '.join(done.undone)}"] if done.undone else []
     what += [f"system torn down ({done.torn_down} processes)"] if done.torn_down else []
+    what += [f"{done.namespaces} network namespaces removed"] if done.namespaces else []
     say(f"{run.path.name}: {'; '.join(what) or 'nothing to do'}; host as before")

@@ -17,7 +17,7 @@ from typing import Any
 
 from faults import undo, wal
 from faults.wal import Open
-from harness.core import clock, proc
+from harness.core import clock, netns, proc
 from harness.core.rundir import RunDir, write_json
 
 Say = Callable[[str], None]
@@ -30,6 +30,7 @@ class Restored:
     stopped: int = 0
     undone: list[str] = field(default_factory=list)
     torn_down: int = 0
+    namespaces: int = 0
     problems: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
@@ -44,6 +45,7 @@ def restore(run: RunDir, run_id: str, by: str, say: Say, sut_id: str | None = No
     if mine:
         done.torn_down = _stop(proc.SUT_ENV, mine, 0.5, f"processes of system {mine}", done, say)
         shutil.rmtree(run.discovery, ignore_errors=True)
+        _remove_namespaces(mine, done, say)
     if not done.problems and not (run.restored.exists() and _nothing(done)):
         try:
             mark_restored(run, by, done)
@@ -53,7 +55,7 @@ def restore(run: RunDir, run_id: str, by: str, say: Say, sut_id: str | None = No
 
 
 def _nothing(done: Restored) -> bool:
-    return not (done.stopped or done.undone or done.torn_down)
+    return not (done.stopped or done.undone or done.torn_down or done.namespaces)
 
 
 def mark_restored(run: RunDir, by: str, done: Restored) -> None:
@@ -66,6 +68,7 @@ def mark_restored(run: RunDir, by: str, done: Restored) -> None:
             "processes_stopped": done.stopped,
             "faults_undone": done.undone,
             "system_torn_down": done.torn_down,
+            "namespaces_removed": done.namespaces,
         },
     )
 
@@ -158,6 +161,16 @@ def _stop(name: str, value: str, grace_s: float, what: str, done: Restored, say:
         done.problems.append(f"{what} still live: {', '.join(str(one.pid) for one in left)}")
         done.commands.append(f"kill -KILL {' '.join(str(one.pid) for one in left)}")
     return count
+
+
+def _remove_namespaces(sut_id: str, done: Restored, say: Say) -> None:
+    """Hosts of the system go when its processes are gone: the ones that were never written down, too."""
+    gone, problems = netns.remove(netns.prefix(sut_id))
+    done.namespaces = len(gone)
+    done.problems += problems
+    done.commands += [f"ip netns del {name}" for name in netns.named(netns.prefix(sut_id))]
+    if gone:
+        say(f"removed {len(gone)} network namespaces")
 
 
 def run_id_of(path: Path) -> str:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from harness.core import clock, proc, rundir
+from harness.core import clock, netns, proc, rundir, sutfile
 from harness.core.rundir import RunDir
 
 CONTROL_ENV = "SQUALL_CONTROL_FD"
@@ -42,6 +42,7 @@ class LocustProcess:
         }
         env.pop("LOCUST_LOCUSTFILE", None)
         self.log = run.log("locust")
+        argv = netns.command(sutfile.load(run).vantage, argv)
         self.process = proc.spawn(argv, env, self.log, cwd=run.path, pass_fds=(control_read, status_write))
         os.close(control_read)
         os.close(status_write)

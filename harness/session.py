@@ -25,7 +25,7 @@ from faults.scheduler import Hooks, Scheduler
 from faults.timeline import Injection
 from harness import platforms
 from harness.collect.sink import Sink
-from harness.core import clock, config, ids, manifest, proc, rundir, strict, sutfile
+from harness.core import clock, config, ids, manifest, netns, proc, rundir, strict, sutfile
 from harness.core.clock import Anchor
 from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir
@@ -53,6 +53,7 @@ class Session:
         self.environment, self.run = environment, run
         text = run.scenario.read_text()
         self.scenario = config.build(strict.parse_yaml(text, str(run.scenario)), str(run.scenario))
+        _refuse_outside(run)
         self.traffic: TrafficContext | None = None
         self.phase = "idle"
         self.child = GUARDED_ENV in os.environ  # of `squall run`, which guards, restores and judges
@@ -278,6 +279,14 @@ class Session:
         if live.failed > MAX_WARMUP_FAILED_RATIO * live.sent:
             return f"{live.failed} of {live.sent} requests failed during warm-up"
         return None
+
+
+def _refuse_outside(run: RunDir) -> None:
+    """A system on hosts of its own is reached from its client's host only. Raises UsageError."""
+    vantage = sutfile.load(run).vantage if run.sut.exists() else None
+    if vantage is not None and not netns.inside(vantage):
+        enter = " ".join(netns.command(vantage, ["locust", "..."]))
+        raise UsageError(f"{run.sut}: the system is reached from namespace {vantage} only: sudo {enter}")
 
 
 def _fsync(fd: int) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 from faults import guardian, restore
 from faults import recover as recovery
 from harness import preflight
-from harness.core import config, ids, manifest, proc, rundir, sutfile
+from harness.core import config, ids, manifest, netns, proc, rundir, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import Exit, InvalidRun, NotRestored, SquallError, UsageError
 from harness.core.rundir import RunDir
@@ -125,8 +125,13 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
             raise
         guard.done()
     show(f"up: {', '.join(state.urls)} (model {state.model}), {len(state.processes)} processes")
-    show(f"  web UI:   locust -f {rundir.project_root() / 'locustfile.py'} --run-dir {run.path}")
-    show("            (add --headless for a run without it)")
+    locust = ["locust", "-f", str(rundir.project_root() / "locustfile.py"), "--run-dir", str(run.path)]
+    if state.vantage is None:
+        show(f"  web UI:   {' '.join(locust)}")
+        show("            (add --headless for a run without it)")
+    else:
+        show(f"  load:     {' '.join(netns.command(state.vantage, [*locust, '--headless']))}")
+        show("            (on its client's host; a web UI there would be seen from that host only)")
     show(f"  then:     squall report {run.path}")
     show(f"  stop it:  squall down {run.path}")
     return int(Exit.PASS)

@@ -3,12 +3,14 @@ REQUIRE=sut,browser turns that skip into a failure, so that no lane goes green b
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 
 import pytest
 from hypothesis import settings
 
+from harness.core import netns, proc
 from harness.core.errors import UsageError
 from harness.sut import venv
 
@@ -16,6 +18,7 @@ settings.register_profile("squall", deadline=None)  # nothing in these tests is 
 settings.load_profile("squall")
 
 
+@functools.cache
 def missing(marker: str) -> str | None:
     """Why tests with this marker can't run here, None when they can."""
     if marker == "sut":
@@ -26,12 +29,16 @@ def missing(marker: str) -> str | None:
             return str(error)
     if marker == "browser" and not shutil.which("chromium"):
         return "chromium is missing: apt-get install chromium"
+    if marker == "netns" and not shutil.which("nft", path=proc.SYSTEM_PATH):
+        return "nft is missing: apt-get install nftables"
+    if marker == "netns" and (why := netns.trial()):
+        return f"network namespaces: {why}"
     return None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("REQUIRE", "").split(",")
-    for marker in ("sut", "browser"):
+    for marker in ("sut", "browser", "netns"):
         if item.get_closest_marker(marker) and (why := missing(marker)):
             if marker in required:
                 pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)

@@ -17,16 +17,16 @@ from harness.core.records import Sample
 
 METRIC = "squall_instance_listed"
 
-_PORT = re.compile(r"[^,/ ]:(\d{1,5})(?:/|$)")
+_ADDRESS = re.compile(r"([^,/ ]+):(\d{1,5})(?:/|$)")
 
 
 class Listed:
     """What one frontend lists, followed from probe to probe."""
 
-    def __init__(self, process: str, owner_of_port: Callable[[int], str]) -> None:
-        """`owner_of_port`: name of the target that listens on a TCP port, "" when none does."""
+    def __init__(self, process: str, owner: Callable[[str, int], str]) -> None:
+        """`owner`: name of the target that listens on an address and port, "" when none does."""
         self._process = process
-        self._owner_of_port = owner_of_port
+        self._owner = owner
         self._now: dict[tuple[str, str], str] = {}
 
     def changes(self, t_ns: int, body: Any) -> list[Sample]:
@@ -38,8 +38,8 @@ class Listed:
         kept = {key: labels for key, labels in self._now.items() if key in found}
         for key in found.keys() - kept.keys():
             endpoint, instance_id = key
-            port = found[key]
-            worker = self._owner_of_port(port) if port else ""
+            where = found[key]
+            worker = self._owner(*where) if where else ""
             kept[key] = canonical({"endpoint": endpoint, "instance_id": instance_id, "worker": worker})
             rows.append(self._row(t_ns, kept[key], 1))
         self._now = kept
@@ -49,8 +49,8 @@ class Listed:
         return Sample(t_ns, self._process, METRIC, labels, value)
 
 
-def _instances(body: Any) -> dict[tuple[str, str], int | None] | None:
-    """(endpoint, instance id) to TCP port, None when the body has no list of instances."""
+def _instances(body: Any) -> dict[tuple[str, str], tuple[str, int] | None] | None:
+    """(endpoint, instance id) to address and TCP port, None when the body has no list of instances."""
     listed = body.get("instances") if isinstance(body, dict) else None
     if not isinstance(listed, list):
         return None
@@ -58,15 +58,15 @@ def _instances(body: Any) -> dict[tuple[str, str], int | None] | None:
     for one in listed:
         if isinstance(one, dict) and "instance_id" in one:
             key = (str(one.get("endpoint", "")), str(one["instance_id"]))
-            found[key] = _port(one.get("transport"))
+            found[key] = _address(one.get("transport"))
     return found
 
 
-def _port(transport: Any) -> int | None:
-    """The port in a transport such as {"tcp": "127.0.0.1:4711/..."}."""
+def _address(transport: Any) -> tuple[str, int] | None:
+    """Address and port in a transport such as {"tcp": "127.0.0.1:4711/..."}."""
     texts = transport.values() if isinstance(transport, dict) else [transport]
     for text in texts:
-        match = _PORT.search(text) if isinstance(text, str) else None
+        match = _ADDRESS.search(text) if isinstance(text, str) else None
         if match:
-            return int(match[1])
+            return match[1], int(match[2])
     return None

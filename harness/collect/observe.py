@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from harness.collect import prober, scrape
 from harness.collect.instances import Listed
 from harness.collect.rowfile import RowFile
-from harness.core import clock, proc, rundir, sutfile
+from harness.core import clock, rundir, sutfile
 from harness.core.errors import Exit, UsageError
 from harness.core.records import Probe
 from harness.core.rundir import RunDir
@@ -154,7 +154,7 @@ class Observer:
             thread.start()
 
     def _probe_loop(self, source: Source, stop: threading.Event) -> None:
-        listed = Listed(source.process, self._owner_of_port)
+        listed = Listed(source.process, self._owner)
 
         def emit(row: Probe, body: object) -> None:
             self._probes.add([row])
@@ -174,9 +174,9 @@ class Observer:
         cache = self._caches.setdefault(source, {})
         self._samples.add(scrape.scrape(*source, self._headers, cache))
 
-    def _owner_of_port(self, port: int) -> str:
+    def _owner(self, address: str, port: int) -> str:
         processes = self._state.processes if self._state is not None else []
-        return next((p.name for p in processes if port in proc.listening_ports(p.pid)), "")
+        return sutfile.listener(processes, address, port) or ""
 
 
 def headers(names: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from harness.core import clock
+from harness.core import clock, netns
 
 MAX_BYTES = 16 << 20
 
@@ -58,11 +58,14 @@ class _Source:
         return io.BufferedReader(self._stream)
 
 
-def get(url: str, headers: Mapping[str, str], timeout_s: float) -> Answer:
-    """GET `url`. Raises TimeoutError after `timeout_s` in all, OSError, HTTPException (bad answer)."""
+def get(url: str, headers: Mapping[str, str], timeout_s: float, vantage: str | None = None) -> Answer:
+    """GET `url`. Raises TimeoutError after `timeout_s` in all, OSError, HTTPException (bad answer).
+
+    `vantage`: the network namespace to ask from (the URL's host is a numeric address then); None: ours.
+    """
     deadline_ns = clock.now_ns() + int(timeout_s * clock.NS)
     parts = urlsplit(url)
-    with _connect(parts, deadline_ns) as sock:
+    with _connect(parts, deadline_ns, vantage) as sock:
         sock.settimeout(_left_s(deadline_ns))
         sock.sendall(_request(parts, headers))
         response = HTTPResponse(_Source(_Stream(sock, deadline_ns)))  # type: ignore[arg-type]
@@ -88,14 +91,14 @@ def error_text(error: OSError | HTTPException) -> str:
     return f"bad answer: {type(error).__name__}"
 
 
-def _connect(parts: SplitResult, deadline_ns: int) -> socket.socket:
+def _connect(parts: SplitResult, deadline_ns: int, vantage: str | None) -> socket.socket:
     secure = parts.scheme == "https"
     try:
         address = (parts.hostname or "", parts.port or (443 if secure else 80))
     except ValueError as error:
         raise HTTPException(str(error)) from None
     try:
-        sock = socket.create_connection(address, _left_s(deadline_ns))
+        sock = netns.connect(vantage, address, _left_s(deadline_ns))
     except UnicodeError as error:  # a host name that is none
         raise HTTPException(str(error)) from None
     if not secure:

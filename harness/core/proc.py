@@ -19,6 +19,7 @@ SUT_ENV = "SQUALL_SUT_ID"  # marks every process of a system under test
 RUN_ENV = "SQUALL_RUN_ID"  # marks every process of a run (Locust, observer, ...)
 TARGET_ENV = "SQUALL_TARGET"  # planned name of a process of the SUT, such as worker-1
 GUARDIAN_ENV = "SQUALL_GUARDIAN"  # marks the guardian, which nobody tears down
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # ip, nft, tc: not on every PATH
 
 
 PIPE = subprocess.PIPE

@@ -6,11 +6,12 @@ Faults touch only what is named here. Written 0600: environments hold the engine
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
-from harness.core import rundir
+from harness.core import proc, rundir
 from harness.core.errors import TargetError, UsageError
 from harness.core.proc import Identity
 from harness.core.rundir import RunDir
@@ -34,7 +35,7 @@ class Process(msgspec.Struct, kw_only=True):
     port: int | None = None  # of the service itself (a frontend's HTTP port)
     health: list[str] = []  # full URLs to probe, bodies are read
     metrics: str | None = None  # full URL of /metrics
-    control_port: int | None = None  # the witness engine's control socket on 127.0.0.1
+    control_port: int | None = None  # the witness engine's control socket, 127.0.0.1 of its host
     address: str = "127.0.0.1"  # where its service listens, on its host
     netns: str | None = None  # name of its network namespace (`ip netns`); None: squall's own
 
@@ -61,6 +62,7 @@ class SutState(msgspec.Struct, kw_only=True):
     metrics: list[str] = []
     processes: list[Process] = []
     namespaces: list[str] = []
+    vantage: str | None = None  # the namespace from which clients and probes reach it; None: squall's own
 
     def process(self, name: str) -> Process:
         """The process named `name`. Raises TargetError."""
@@ -77,6 +79,19 @@ class SutState(msgspec.Struct, kw_only=True):
     def role(self, role: str) -> list[Process]:
         """Processes of one role, by index."""
         return sorted((p for p in self.processes if p.role == role), key=lambda p: p.index)
+
+
+def listener(processes: Iterable[Process], address: str, port: int) -> str | None:
+    """The process that listens on a port of the host at `address`, None when none of these does.
+
+    Two hosts may use the same port, so the address tells them apart; processes of our own host may
+    be reached by any of its addresses.
+    """
+    for one in processes:
+        here = one.netns is None or one.address == address
+        if here and port in proc.listening_ports(one.pid):
+            return one.name
+    return None
 
 
 def load(run: RunDir) -> SutState:

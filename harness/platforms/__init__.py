@@ -9,7 +9,7 @@ from faults.ports import Ports
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError
 from harness.core.rundir import RunDir
-from harness.platforms import local
+from harness.platforms import local, netns
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,10 @@ class Platform:
     offers: Callable[[Scenario], frozenset[str]]
 
 
-PLATFORMS: dict[str, Platform] = {"local": Platform(local.ports, local.offers)}
+PLATFORMS: dict[str, Platform] = {
+    "local": Platform(local.ports, local.offers),
+    "netns": Platform(netns.ports, netns.offers),
+}
 
 
 def of(scenario: Scenario, file: str) -> Platform:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from faults import undo
 from faults.ports import Found, Ports, Serving, Target, tree_plain
-from harness.core import proc, sutfile
+from harness.core import netns, proc, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import FaultError, TargetError
 from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
 from harness.sut import ready
+from harness.sut.ports import LOOPBACK
 
-_HOST = "127.0.0.1"
+_CONNECT_S = 0.5
 _STARTED = re.compile(r"^dynamo_frontend_requests_started_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 _ENDED = re.compile(r"^dynamo_frontend_requests_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
@@ -70,17 +70,12 @@ class LocalProcesses:
         except PermissionError:
             raise FaultError(f"pid {who.pid}: may not be signalled by this user") from None
 
-    def refuses(self, target: Target, port: int) -> bool:  # noqa: ARG002 (one host)
-        """True when nobody listens on 127.0.0.1:port."""
-        with socket.socket() as probe:
-            probe.settimeout(0.5)
-            try:
-                probe.connect((_HOST, port))
-            except ConnectionRefusedError:
-                return True
-            except OSError:
-                return False
-        return False
+    def refuses(self, target: Target, port: int) -> bool:
+        """True when nobody listens on this port of the target's host, asked on that host itself."""
+        process = _process(sutfile.load(self.run), target)
+        return all(
+            _refused(process.netns, (address, port)) for address in sorted({process.address, LOOPBACK})
+        )
 
     def respawn(self, op: Mapping[str, Any]) -> Identity:
         """Carry out a spawn operation, note the identity in sut.json. Raises FaultError."""
@@ -97,14 +92,17 @@ class LocalProcesses:
         state = sutfile.load(self.run)
         process = _process(state, target)
         frontends = _frontends(state)
+        there = state.vantage
         if process.role == "frontend":
-            return Serving(_healthy(process), None, _requests_of([process]), _requests_of(frontends))
-        count = ready.request_count(process)
+            return Serving(
+                _healthy(process, there), None, _requests_of([process], there), _requests_of(frontends, there)
+            )
+        count = ready.request_count(process, there)
         return Serving(
-            healthy=_healthy(process),
+            healthy=_healthy(process, there),
             listed=self._is_listed(state, frontends, process),
             requests=None if count is None else float(count),
-            traffic=_requests_of(frontends),
+            traffic=_requests_of(frontends, there),
             countable=process.metrics is not None,
         )
 
@@ -120,6 +118,16 @@ class LocalProcesses:
             return True
         unknown = state.owner == "outside" and process.name not in self._listed
         return None if unknown or not views else False
+
+
+def _refused(namespace: str | None, address: tuple[str, int]) -> bool:
+    try:
+        with netns.connect(namespace, address, _CONNECT_S):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
 
 
 def _process(state: SutState, target: Target) -> Process:
@@ -160,12 +168,12 @@ def _frontends(state: SutState) -> list[Process]:
     ]  # fmt: skip
 
 
-def _healthy(process: Process) -> bool | None:
+def _healthy(process: Process, vantage: str | None) -> bool | None:
     """What its health pages say, bodies read; None without a page."""
     if not process.health:
         return None
     for url in process.health:
-        answer = ready.ask(url)
+        answer = ready.ask(url, vantage)
         body = answer.json() if answer else None
         good = isinstance(body, dict) and body.get("status") in {"healthy", "ready"}
         if answer is None or answer.status != 200 or not good:
@@ -173,11 +181,11 @@ def _healthy(process: Process) -> bool | None:
     return True
 
 
-def _requests_of(frontends: list[Process]) -> float | None:
+def _requests_of(frontends: list[Process], vantage: str | None) -> float | None:
     """Requests that frontends have taken, all together; None when one doesn't answer."""
     total = 0.0
     for one in frontends:
-        answer = ready.ask(one.metrics) if one.metrics else None
+        answer = ready.ask(one.metrics, vantage) if one.metrics else None
         if answer is None or answer.status != 200:
             return None
         text = answer.body.decode(errors="replace")

@@ -18,7 +18,7 @@ from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process
 from harness.sut import model
-from harness.sut.ports import LOOPBACK
+from harness.sut.hosts import Host
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_LOG")
 WITNESS_MAIN = Path(__file__).with_name("witness") / "main.py"
@@ -28,14 +28,22 @@ WITNESS_MAIN = Path(__file__).with_name("witness") / "main.py"
 class Site:
     """Where a system is put: what the scenario doesn't say."""
 
+    hosts: Mapping[str, Host]  # of each process, by its name
     python: Path  # of Dynamo's venv
     model_dir: Path
     model_name: str
     run: RunDir
     sut_id: str
     control_token: str
-    version_env: Mapping[str, str]  # from configs/sut/<version>.yaml
+    version_env: Mapping[str, str]  # of configs/sut/<version>.yaml; {address}, {interface}: the host's
     caller_env: Mapping[str, str]
+
+
+def names(scenario: Scenario) -> list[str]:
+    """Every planned process; on netns each gets a host of its own."""
+    sut = scenario.sut
+    planned = (("frontend", sut.frontends), ("worker", sut.workers), ("prefill", sut.prefill_workers))
+    return [f"{role}-{index}" for role, count in planned for index in range(1, count + 1)]
 
 
 def port_count(scenario: Scenario) -> int:
@@ -60,8 +68,9 @@ def processes(scenario: Scenario, site: Site, ports: list[int]) -> list[Process]
 
 def frontend(scenario: Scenario, site: Site, index: int, port: int) -> Process:
     """One frontend listening on `port`."""
+    host = site.hosts[f"frontend-{index}"]
     argv = [
-        str(site.python), "-m", "dynamo.frontend", "--http-host", LOOPBACK, "--http-port", str(port),
+        str(site.python), "-m", "dynamo.frontend", "--http-host", host.address, "--http-port", str(port),
         "--migration-limit", str(scenario.sut.migration_limit),
     ]  # fmt: skip
     if scenario.sut.migration_max_seq_len is not None:
@@ -108,15 +117,17 @@ def worker(
 
 def _process(site: Site, role: str, index: int, argv: list[str], env: dict[str, str], port: int) -> Process:
     name = f"{role}-{index}"
-    base = f"http://{LOOPBACK}:{port}"
+    host = site.hosts[name]
+    base = f"http://{host.address}:{port}"
     return Process(
-        name=name, role=role, index=index, pid=0, start_ticks=0, argv=argv, env=env,
+        name=name, role=role, index=index, pid=0, start_ticks=0, argv=host.argv(argv), env=env,
         cwd=str(site.run.path), log=str(site.run.log(name)), port=port, health=[f"{base}/health"],
-        metrics=f"{base}/metrics",
+        metrics=f"{base}/metrics", address=host.address, netns=host.netns,
     )  # fmt: skip
 
 
 def _env(scenario: Scenario, site: Site, name: str) -> dict[str, str]:
+    host = site.hosts[name]
     env = {key: site.caller_env[key] for key in INHERITED if key in site.caller_env}
     if proc.RUN_ENV in site.caller_env:
         env[proc.RUN_ENV] = site.caller_env[proc.RUN_ENV]
@@ -129,10 +140,10 @@ def _env(scenario: Scenario, site: Site, name: str) -> dict[str, str]:
         "DYN_FILE_KV": str(site.run.discovery),
         "DYN_REQUEST_PLANE": "tcp",
         "DYN_EVENT_PLANE": "zmq",
-        "DYN_TCP_RPC_HOST": LOOPBACK,
-        "DYN_EVENT_PLANE_HOST": LOOPBACK,
-        "DYN_SYSTEM_HOST": LOOPBACK,
-        **site.version_env,
+        "DYN_TCP_RPC_HOST": host.address,
+        "DYN_EVENT_PLANE_HOST": host.address,
+        "DYN_SYSTEM_HOST": host.address,
+        **{key: host.filled(value) for key, value in site.version_env.items()},
         **scenario.sut.env,
         proc.SUT_ENV: site.sut_id,
         proc.TARGET_ENV: name,

@@ -1,11 +1,11 @@
-"""The client's side of the witness engine's control socket: one JSON line each way on 127.0.0.1."""
+"""The client's side of the witness engine's control socket: one JSON line each way on 127.0.0.1 of its host."""
 
 from __future__ import annotations
 
 import json
-import socket
 from typing import Any
 
+from harness.core import netns
 from harness.core.errors import SquallError, TargetError
 from harness.core.sutfile import Process
 from harness.sut.ports import LOOPBACK
@@ -26,7 +26,7 @@ def call(process: Process, token: str, command: dict[str, Any]) -> dict[str, Any
         raise TargetError(f"{process.name}: has no control socket; only `engine: witness` workers do")
     line = json.dumps({**command, "token": token}).encode() + b"\n"
     try:
-        with socket.create_connection((LOOPBACK, process.control_port), TIMEOUT_S) as connection:
+        with netns.connect(process.netns, (LOOPBACK, process.control_port), TIMEOUT_S) as connection:
             connection.sendall(line)
             with connection.makefile("rb") as stream:
                 raw = stream.readline(MAX_ANSWER)

@@ -13,18 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from harness.core import clock, ids, proc, sutfile
+from harness.core import clock, ids, netns, proc, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import ProvisionError, ScenarioError
 from harness.core.proc import Identity
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
-from harness.sut import commands, model, outside, ports, ready, venv
+from harness.sut import commands, hosts, model, outside, ports, ready, venv
 
 GRACE_S = 0.5  # a drain takes Dynamo about 5 s; at the end of a run nobody waits for it
 OURS = {
     "--http-port": "sut.http_port",
-    "--http-host": "nothing: frontends listen on 127.0.0.1",
+    "--http-host": "nothing: a frontend listens on its host's address",
     "--migration-limit": "sut.migration_limit",
     "--migration-max-seq-len": "sut.migration_max_seq_len",
     "--disaggregation-mode": "sut.prefill_workers",
@@ -48,6 +48,7 @@ def preflight(scenario: Scenario, file: str) -> None:
         outside.check(scenario, file)
         return
     _refuse_later_versions(scenario, file)
+    _refuse_platform(scenario, file)
     _refuse_arguments(scenario, file)
     assert sut.dynamo is not None  # config checks it
     venv.python(sut.dynamo)
@@ -61,12 +62,22 @@ def preflight(scenario: Scenario, file: str) -> None:
 
 def _refuse_later_versions(scenario: Scenario, file: str) -> None:
     for path, value, now in (
-        ("sut.platform", scenario.sut.platform, "local"),
         ("sut.discovery", scenario.sut.discovery, "file"),
         ("sut.request_plane", scenario.sut.request_plane, "tcp"),
     ):
         if value != now:
             raise ScenarioError(file, path, f"{value!r} comes with a later version", f"write `{now}`")
+
+
+def _refuse_platform(scenario: Scenario, file: str) -> None:
+    if scenario.sut.platform != "netns":
+        return
+    if (why := netns.refusal()) is not None:
+        raise ScenarioError(file, "sut.platform", f"`netns` {why}", "or write `local`")
+    count = len(commands.names(scenario))
+    if count > hosts.MAX_HOSTS:
+        raise ScenarioError(file, "sut.workers", f"{count} processes are more hosts than one network has",
+                            f"at most {hosts.MAX_HOSTS} in all")  # fmt: skip
 
 
 def _refuse_arguments(scenario: Scenario, file: str) -> None:
@@ -88,6 +99,8 @@ def _refuse_arguments(scenario: Scenario, file: str) -> None:
 
 
 def _fixed_ports(scenario: Scenario) -> list[int]:
+    if scenario.sut.platform != "local":  # every host has all its ports
+        return []
     first = scenario.sut.http_port
     return [first + n for n in range(scenario.sut.frontends)] if first else []
 
@@ -105,19 +118,22 @@ def provision(
     assert version is not None  # config checks it
     began = clock.now_ns()
     model_dir = model.ensure(say) if scenario.sut.model_dir is None else Path(scenario.sut.model_dir)
+    placed = hosts.plan(scenario.sut.platform, sut_id, commands.names(scenario))
     site = commands.Site(
-        python=venv.python(version), model_dir=model_dir.resolve(), model_name=model.MODEL_NAME, run=run,
+        hosts=placed, python=venv.python(version), model_dir=model_dir.resolve(), model_name=model.MODEL_NAME, run=run,
         sut_id=sut_id, control_token=ids.token(), version_env=venv.spec(version).env, caller_env=os.environ,
     )  # fmt: skip
     state = SutState(
         sut_id=sut_id, owner=owner, dynamo=version, engine=scenario.sut.engine,
         oracle="witness" if scenario.sut.engine == "witness" else "count", model=site.model_name, urls=[],
         control_token=site.control_token, discovery_dir=str(run.discovery),
+        namespaces=hosts.namespaces(placed, sut_id), vantage=placed[hosts.CLIENT].netns,
     )  # fmt: skip
     try:
         shutil.rmtree(run.discovery, ignore_errors=True)  # what an earlier system left must not be found
         run.discovery.mkdir(mode=0o700)
         sutfile.save(run, state)
+        hosts.build(placed, sut_id)
         with ports.reserved(commands.port_count(scenario)) as free:
             _start(state, commands.processes(scenario, site, free), run, say)
             ready.wait(state, scenario.sut.ready_timeout_s)
@@ -140,7 +156,7 @@ def _start(state: SutState, planned: list[sutfile.Process], run: RunDir, say: Ca
         process.pid, process.start_ticks = who
         state.processes.append(process)
         if process.role == "frontend":
-            state.urls.append(f"http://{ports.LOOPBACK}:{process.port}")
+            state.urls.append(f"http://{process.address}:{process.port}")
         sutfile.save(run, state)
 
 
@@ -161,6 +177,8 @@ def teardown(state: SutState) -> list[Identity]:
     left = proc.stop_all(ours, GRACE_S)
     proc.collect(ours)
     left = [*{*left, *proc.marked(proc.SUT_ENV, state.sut_id)}]
+    if not left:
+        netns.remove(netns.prefix(state.sut_id))
     if not left and state.discovery_dir is not None:
         shutil.rmtree(state.discovery_dir, ignore_errors=True)
     return left

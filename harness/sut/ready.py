@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.core import clock, fetch, proc
+from harness.core import clock, fetch, proc, sutfile
 from harness.core.errors import ProvisionError
 from harness.core.sutfile import Process, SutState
 
@@ -19,13 +19,13 @@ POLL_S = 0.05
 REQUEST_TIMEOUT_S = 1.0
 
 _REQUESTS = re.compile(r"^dynamo_component_requests_total\{([^}]*)\} (\S+)$", re.MULTILINE)
-_PORT = re.compile(r":(\d{1,5})(?:/|$)")
+_ADDRESS = re.compile(r"([^,/ ]+):(\d{1,5})(?:/|$)")
 
 
-def ask(url: str) -> fetch.Answer | None:
-    """GET a URL, None when there is no answer within a second."""
+def ask(url: str, vantage: str | None = None) -> fetch.Answer | None:
+    """GET a URL from the namespace `vantage` (None: ours), None when there is no answer within a second."""
     try:
-        return fetch.get(url, {}, REQUEST_TIMEOUT_S)
+        return fetch.get(url, {}, REQUEST_TIMEOUT_S, vantage)
     except (OSError, HTTPException):
         return None
 
@@ -57,7 +57,7 @@ def wait(state: SutState, timeout_s: float) -> None:
 def problem(process: Process, state: SutState) -> str | None:
     """Why a process isn't ready, None when it is."""
     for url in process.health:
-        answer = ask(url)
+        answer = ask(url, state.vantage)
         if answer is None:
             return f"{url}: no answer"
         port = urlsplit(url).port
@@ -76,7 +76,7 @@ def _frontend_problem(process: Process, state: SutState) -> str | None:
     if absent:
         return f"{process.health[0]}: does not list {', '.join(absent)}"
     url = f"http://{urlsplit(process.health[0]).netloc}/v1/models"
-    answer = ask(url)
+    answer = ask(url, state.vantage)
     models = answer.json() if answer else None
     data = models.get("data") if isinstance(models, dict) else None
     names = [one.get("id") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
@@ -86,19 +86,19 @@ def _frontend_problem(process: Process, state: SutState) -> str | None:
 def listed_by(frontend: Process, state: SutState) -> dict[str, str] | None:
     """Worker name to instance id, as this frontend lists them now; None when it doesn't answer.
 
-    An instance belongs to the worker that listens on the port of its transport address.
+    An instance belongs to the worker that listens on its transport address.
     """
-    answer = ask(frontend.health[0])
+    answer = ask(frontend.health[0], state.vantage)
     body = answer.json() if answer else None
     if not isinstance(body, dict):
         return None
-    ports = {port: w.name for w in state.engines() for port in proc.listening_ports(w.pid)}
+    engines = state.engines()
     found = {}
     for one in body.get("instances") or []:
         if one.get("endpoint") != "generate":
             continue
-        match = _PORT.search(str((one.get("transport") or {}).get("tcp", "")))
-        name = ports.get(int(match[1])) if match else None
+        match = _ADDRESS.search(str((one.get("transport") or {}).get("tcp", "")))
+        name = sutfile.listener(engines, match[1], int(match[2])) if match else None
         if name is not None:
             found[name] = str(one["instance_id"])
     return found
@@ -113,12 +113,12 @@ def instances(state: SutState) -> dict[str, str]:
     return {name: ident for name, ident in known[0].items() if all(name in view for view in known)}
 
 
-def request_count(process: Process) -> int | None:
+def request_count(process: Process, vantage: str | None = None) -> int | None:
     """Requests that a worker has handled, by its own /metrics; None when it doesn't answer.
 
     0 while the series isn't there: Dynamo makes it with the first request.
     """
-    answer = ask(process.metrics) if process.metrics else None
+    answer = ask(process.metrics, vantage) if process.metrics else None
     if answer is None or answer.status != 200:
         return None
     rows = _REQUESTS.findall(answer.body.decode(errors="replace"))

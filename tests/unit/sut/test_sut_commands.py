@@ -9,7 +9,7 @@ from typing import Any
 from harness.core import config, proc
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
-from harness.sut import commands
+from harness.sut import commands, hosts
 from harness.sut.commands import Site
 
 
@@ -18,10 +18,11 @@ def scenario(**sut: Any) -> Scenario:
     return config.build({"schema": 1, "name": "t", "sut": {"dynamo": "1.6.1", **sut}, "load": load}, "t")
 
 
-def site(tmp_path: Path, **caller_env: str) -> Site:
+def site(tmp_path: Path, platform: str = "local", **caller_env: str) -> Site:
+    names = [f"{role}-{n}" for role in ("frontend", "worker", "prefill") for n in (1, 2)]
     return Site(
-        python=Path("/venv/bin/python"), model_dir=Path("/model"), model_name="m", run=RunDir(tmp_path),
-        sut_id="sut-1", control_token="secret", version_env={"DYN_TCP_RESPONSE_STREAM_HOST": "lo"},
+        hosts=hosts.plan(platform, "sut-1", names), python=Path("/venv/bin/python"), model_dir=Path("/model"), model_name="m", run=RunDir(tmp_path),
+        sut_id="sut-1", control_token="secret", version_env={"DYN_TCP_RESPONSE_STREAM_HOST": "{interface}"},
         caller_env=caller_env,
     )  # fmt: skip
 
@@ -90,6 +91,7 @@ def test_environment_is_small_ours_and_overridable(tmp_path: Path) -> None:
     assert env["PATH"] == "/bin"
     assert env[proc.RUN_ENV] == "r"
     assert (env[proc.SUT_ENV], env[proc.TARGET_ENV]) == ("sut-1", "frontend-1")
+    assert env["DYN_TCP_RPC_HOST"] == env["DYN_EVENT_PLANE_HOST"] == env["DYN_SYSTEM_HOST"] == "127.0.0.1"
     assert env["DYN_TCP_RESPONSE_STREAM_HOST"] == "lo"  # the version's own
     assert (env["DYN_REQUEST_PLANE"], env["EXTRA"]) == ("x", "1")
     assert env["DYN_FILE_KV"] == str(tmp_path / "discovery")
@@ -99,3 +101,22 @@ def test_fixed_frontend_ports_follow_each_other(tmp_path: Path) -> None:
     plan = scenario(frontends=2, workers=1, http_port=8123)
     found = commands.processes(plan, site(tmp_path), [1, 2, 3, 4])
     assert [p.port for p in found if p.role == "frontend"] == [8123, 8124]
+
+
+def test_on_netns_everything_is_at_its_hosts_address(tmp_path: Path) -> None:
+    plan = scenario(platform="netns")
+    assert commands.names(plan) == ["frontend-1", "worker-1", "worker-2"]
+    where = site(tmp_path, platform="netns")
+    found = commands.processes(plan, where, [1, 2, 3, 4, 5])
+    for process in found:
+        host = where.hosts[process.name]
+        assert (process.address, process.netns) == (host.address, host.netns)
+        assert process.argv[:3] == ["nsenter", f"--net=/run/netns/{host.netns}", "--"]
+        keys = ("DYN_TCP_RPC_HOST", "DYN_EVENT_PLANE_HOST", "DYN_SYSTEM_HOST")
+        assert {process.env[key] for key in keys} == {host.address}
+        assert process.env["DYN_TCP_RESPONSE_STREAM_HOST"] == "eth0"
+        assert "127.0.0.1" not in json.dumps([process.argv, process.env, process.health, process.metrics])
+    frontend = found[0]
+    assert frontend.argv[frontend.argv.index("--http-host") + 1] == frontend.address
+    assert frontend.health == [f"http://{frontend.address}:1/health"]
+    assert len({process.address for process in found} | {where.hosts[hosts.CLIENT].address}) == 4

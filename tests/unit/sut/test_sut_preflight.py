@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.core import config, proc
+from harness.core import config, netns, proc
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, TargetError, UsageError
 from harness.sut import launch, outside, ports, venv
@@ -34,8 +35,6 @@ def test_a_plain_scenario_passes() -> None:
 @pytest.mark.parametrize(
     ("sut", "text"),
     [
-        ({"platform": "netns"}, "t.yaml: sut.platform: 'netns' comes with a later version; write `local`"),
-        ({"platform": "kubernetes"}, "comes with a later version"),
         ({"discovery": "etcd"}, "sut.discovery: 'etcd' comes with a later version; write `file`"),
         ({"request_plane": "nats"}, "sut.request_plane: 'nats' comes with a later version; write `tcp`"),
         ({"worker_args": ["--x"]}, "sut.worker_args: the witness engine takes no arguments"),
@@ -49,6 +48,35 @@ def test_what_does_not_fit_is_refused(sut: dict[str, Any], text: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         launch.preflight(scenario(**sut), "t.yaml")
     assert text in str(caught.value)
+
+
+def test_hosts_of_their_own_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ScenarioError, match=r"sut\.platform: `netns` needs root, .*: start it with sudo; or"):
+        launch.preflight(scenario(platform="netns"), "t.yaml")
+    launch.preflight(scenario(platform="local"), "t.yaml")
+
+
+def test_hosts_of_their_own_need_ip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda command, path: None if command == "ip" else command)
+    with pytest.raises(
+        ScenarioError, match=r"`netns` needs `ip`, which is missing: apt-get install iproute2"
+    ):
+        launch.preflight(scenario(platform="netns"), "t.yaml")
+
+
+def test_one_network_has_room_for_so_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "refusal", lambda: None)
+    launch.preflight(scenario(platform="netns", workers=249), "t.yaml")
+    with pytest.raises(ScenarioError, match=r"sut\.workers: 251 processes are more hosts .* at most 250"):
+        launch.preflight(scenario(platform="netns", workers=250), "t.yaml")
+
+
+def test_a_fixed_port_of_a_host_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "refusal", lambda: None)
+    with ports.reserved(1) as (port,), socket.create_server(("127.0.0.1", port)):
+        launch.preflight(scenario(platform="netns", http_port=port), "t.yaml")
 
 
 def test_an_unreadable_model_directory(tmp_path: Path) -> None:

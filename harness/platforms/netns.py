@@ -1,0 +1,22 @@
+"""The ports of faults on a system whose processes have hosts (network namespaces) of their own.
+
+Their processes are this kernel's, so they are found, signalled and started again as local ones; the
+namespace is in each one's argv. What only hosts can have joins here.
+"""
+
+from __future__ import annotations
+
+from faults.ports import Ports
+from harness.core.config import Scenario
+from harness.core.rundir import RunDir
+from harness.platforms import local
+
+
+def ports(run: RunDir, recover_timeout_s: float) -> Ports:
+    """What this platform offers to faults on the system in `run`."""
+    return Ports(local.LocalProcesses(run), recover_timeout_s)
+
+
+def offers(scenario: Scenario) -> frozenset[str]:
+    """Names of the ports that faults of this scenario will have."""
+    return local.offers(scenario)
