@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python
 DYNAMO ?= 1.6.1
 REQUIRE ?=
-.PHONY: demo test check matrix fix bench clean
+.PHONY: demo test check matrix scenarios fix bench clean
 
 demo: .venv/.runtime .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 	$(BIN)/squall run configs/scenarios/quickstart.yaml
@@ -23,6 +23,10 @@ check: .venv/.dev
 # Every fault x every journal transition x four ways to die: what `make test` does a part of.
 matrix: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 	SQUALL_MATRIX=all $(BIN)/pytest -q -n 4 --dist load --durations 3 tests/integration/test_faults_matrix.py
+
+# Every scenario under configs/scenarios, one after the other, each with its documented finding.
+scenarios: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
+	SQUALL_SCENARIOS=all $(BIN)/pytest -q --durations 30 tests/integration/test_scenarios.py
 
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,158 @@
+"""Every scenario under configs/scenarios on real Dynamo: it ends as documented and shows its finding.
+
+`make test` runs some of them, `make scenarios` (SQUALL_SCENARIOS=all) all. A new scenario needs a page
+docs/scenarios/<name>.md and a row in FINDINGS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline import ROOT, Done, left_over, run, sets, squall
+
+from harness.core import sutfile
+from harness.core.rundir import RunDir
+from tests.conftest import missing
+
+SCENARIOS = {path.stem: path for path in sorted((ROOT / "configs" / "scenarios").glob("*.yaml"))}
+EVERY = os.environ.get("SQUALL_SCENARIOS") == "all"
+
+Finding = Callable[[Done], None]
+
+
+def metric(done: Done, name: str, window: str) -> Any:
+    return done.json("metrics.json")[window][name]
+
+
+def failed(done: Done) -> int:
+    return int(done.json("manifest.json")["counts"]["failed"])
+
+
+def evidence(done: Done, fault_id: str, phase: str) -> dict[str, Any]:
+    return next(
+        line["evidence"] for line in done.journal if (line["fault_id"], line["phase"]) == (fault_id, phase)
+    )
+
+
+def quickstart(done: Done) -> None:
+    assert failed(done) == 0
+    assert metric(done, "migrations_ledger", "fault:kill") == metric(done, "in_flight_at_fault", "fault:kill")
+    assert 5 < metric(done, "silent_s", "fault:pause") <= 8.5
+
+
+def worker_kill(done: Done) -> None:
+    assert failed(done) == 0
+    for fault_id in ("first", "second", "third"):
+        window = f"fault:{fault_id}"
+        in_flight = metric(done, "in_flight_at_fault", window)
+        assert in_flight > 0 and metric(done, "migrations_ongoing", window) == in_flight
+        assert metric(done, "migrations_ledger", window) == in_flight
+
+
+def worker_drain(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "all") == 0
+    assert evidence(done, "drain", "verified")["exit_code"] == 0
+
+
+def rolling_restart(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "all") == 0
+    assert all(evidence(done, name, "verified")["exit_code"] == 0 for name in ("first", "second", "third"))
+
+
+def gray_worker(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "fault:gray") > 0
+    assert metric(done, "stall_max_ms", "all") < 4_000, "with the stream timeout of 2 s"
+
+
+def gray_worker_past_lease(done: Done) -> None:
+    assert [f["recovered_by"] for f in done.json("verdict.json")["faults"]] == ["restart"]
+    assert metric(done, "stall_max_ms", "all") > 10_000
+
+
+def frontend_kill(done: Done) -> None:
+    rows = done.requests
+    bad = rows[~rows.outcome.isin(["ok", "cancelled"])]
+    assert set(bad.outcome) <= {"truncated", "transport_error", "http_error"} and len(bad) > 50
+    assert (bad.outcome == "truncated").sum() == 10, "the streams that went through it"
+    known = {one["violation"]: one["count"] for one in done.json("verdict.json")["known"]}
+    assert known == {"short_stream": 10, "missing_finish": 10, "missing_done": 10}
+
+
+def nightly(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "fault:kill") > 0
+    assert metric(done, "silent_s", "fault:gray") > 3
+
+
+def outside(done: Done) -> None:
+    assert failed(done) == 0
+    assert metric(done, "stall_max_ms", "fault:pause") > 4_000
+    assert done.invariant("lost_tokens")["ok"] is None, "tokens of a foreign engine are counted, not checked"
+
+
+def disaggregated_prefill_kill(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ongoing", "fault:prefill-kill") == 0
+    assert metric(done, "migrations_ongoing", "fault:decode-kill") > 0
+
+
+# finding, whether `make test` runs it
+FINDINGS: dict[str, tuple[Finding, bool]] = {
+    "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
+    "nightly": (nightly, True),
+    "worker-kill": (worker_kill, False),
+    "worker-drain": (worker_drain, False),
+    "rolling-restart": (rolling_restart, False),
+    "gray-worker": (gray_worker, False),
+    "gray-worker-past-lease": (gray_worker_past_lease, False),
+    "frontend-kill": (frontend_kill, True),
+    "outside": (outside, True),
+    "disaggregated-prefill-kill": (disaggregated_prefill_kill, False),
+}
+NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_it_has_a_page_and_a_row(name: str) -> None:
+    page = ROOT / "docs" / "scenarios" / f"{name}.md"
+    assert page.exists() and name in FINDINGS
+    assert f"scenarios/{name}.md" in (ROOT / "docs" / "scenarios.md").read_text()
+
+
+@pytest.fixture
+def outside_system(tmp_path: Path) -> Iterator[list[str]]:
+    """Dynamo with NVIDIA's mocker as a system that squall didn't start; the overrides that name it."""
+    up = tmp_path / "up"
+    quick = ("sut.engine=mocker", "sut.engine_options={}", "faults=[]", "gates=[]")
+    done = squall("up", str(SCENARIOS["quickstart"]), "--out", str(up), *sets(*quick), out=up)
+    assert done.code == 0, done.out + done.err
+    state = sutfile.load(RunDir(up))
+    workers = ", ".join(f"{{role: worker, pid: {one.pid}}}" for one in state.role("worker"))
+    metrics = ", ".join(f"{one.metrics}" for one in state.processes)
+    try:
+        yield [
+            f"sut.url={state.urls[0]}", f"sut.model={state.model}", f"sut.targets=[{workers}]",
+            f"sut.health=[{state.urls[0]}/health]", f"sut.metrics=[{metrics}]",
+        ]  # fmt: skip
+    finally:
+        assert squall("down", str(up), out=up).code == 0
+
+
+@pytest.mark.sut
+@pytest.mark.load
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", [name for name, (_, often) in FINDINGS.items() if often or EVERY])
+def test_it_shows_its_finding(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for part, marker in NEEDS.items():
+        if part in name and (why := missing(marker)):
+            pytest.skip(why)
+    more = request.getfixturevalue("outside_system") if name == "outside" else []
+    calm = ["generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1"]
+    done = run(tmp_path / "run", *more, *calm, scenario=SCENARIOS[name])
+    verdict = done.json("verdict.json")
+    assert done.code == 0, done.out + done.err
+    assert verdict["faults"] and all(one["verified"] and one["recovered"] for one in verdict["faults"])
+    FINDINGS[name][0](done)
+    assert left_over(done.json("manifest.json")["run_id"]) == []
