@@ -94,7 +94,9 @@ def outside(done: Done) -> None:
 
 
 def disaggregated_prefill_kill(done: Done) -> None:
-    assert failed(done) == 0 and metric(done, "migrations_ongoing", "fault:prefill-kill") == 0
+    bad = done.requests[done.requests.outcome != "ok"]
+    assert {name for names in bad.violations for name in names} == {"usage_prompt_mismatch"}
+    assert metric(done, "migrations_ongoing", "fault:prefill-kill") == 0
     assert metric(done, "migrations_ongoing", "fault:decode-kill") > 0
 
 
@@ -149,7 +151,11 @@ def test_it_shows_its_finding(name: str, tmp_path: Path, request: pytest.Fixture
         if part in name and (why := missing(marker)):
             pytest.skip(why)
     more = request.getfixturevalue("outside_system") if name == "outside" else []
-    calm = ["generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1"]
+    calm = [
+        "generator.send_lag_p99_ms=5000",
+        "generator.hub_lag_p99_ms=5000",
+        "generator.coalesced_max_ratio=1",
+    ]
     done = run(tmp_path / "run", *more, *calm, scenario=SCENARIOS[name])
     verdict = done.json("verdict.json")
     assert done.code == 0, done.out + done.err
