@@ -42,6 +42,7 @@ REQUESTS = pa.schema(
         ("duplicated_tokens", pa.int64()), ("reordered_tokens", pa.int64()),
         ("foreign_tokens", pa.int64()), ("extra_tokens", pa.int64()), ("engine_worker_id", pa.string()),
         ("migrated", pa.int64()), ("fault_ids", _TEXTS), ("error", pa.string()),
+        ("stream", pa.bool_()),
     ]
 )  # fmt: skip
 SAMPLES = pa.schema(

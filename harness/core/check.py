@@ -158,6 +158,8 @@ def _user(u: UserClass, here: str, need: Need) -> None:
              "0 = during prefill")  # fmt: skip
         need(u.cancel.after_tokens <= longest, f"{here}.cancel.after_tokens",
              f"{u.cancel.after_tokens} never comes: answers have at most {longest} tokens", "lower it")  # fmt: skip
+        need(u.stream or u.cancel.after_tokens == 0, f"{here}.cancel.after_tokens",
+             f"{u.cancel.after_tokens} with `stream: false`: its tokens come all at once", "write 0 and after_ms")  # fmt: skip
         need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
 
 

@@ -47,6 +47,7 @@ class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     prompt_tokens: Length = 50
     output_tokens: Length = 150
     think_s: float = 0
+    stream: bool = True  # False: one whole JSON answer
     cancel: Cancel | None = None
 
 

@@ -70,6 +70,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     migrated: int | None = None
     fault_ids: list[str] = []
     error: str | None = None
+    stream: bool = True  # False: one whole answer, whose arrival is t_first and t_last, without gaps
 
 
 class Sample(msgspec.Struct):

@@ -17,7 +17,7 @@ from harness.stats import windows as windowing
 from harness.stats.analysis import Analysis, FaultEvent, GateResult, Invariant, KnownUse, Service, Window
 from harness.stats.load import RunData
 from harness.stats.service import Seen, Steady
-from harness.stats.streams import ABSENT, Bools, within
+from harness.stats.streams import Bools, within
 
 
 def analyse(run: RunDir) -> Analysis:
@@ -102,7 +102,7 @@ def _seen(
     changes = health.listed(data.samples)
     ready = health.readiness(signals, data.sut)
     return Seen(
-        hurt=hurting.hurt(data.requests, data.scenario.slo.ttft_ms),
+        hurt=hurting.hurt(data.requests, data.scenario.slo.ttft_ms, data.scenario.slo.itl_ms),
         bins=bins,
         ready=health.combine(ready, bins),
         all_green=health.combine(signals, bins),
@@ -113,7 +113,7 @@ def _seen(
 
 
 def _steady(data: RunData, window: Window, good: Bools) -> Steady:
-    first = within(data.requests.first, window.intervals) & (data.requests.first != ABSENT)
+    first = within(data.requests.first, window.intervals) & data.requests.has_ttft
     ttft = (data.requests.first - data.requests.start)[first] / 1e6
     rows = data.requests.in_window(window.intervals)
     counted = int((rows & ~data.requests.is_("cancelled")).sum())

@@ -41,16 +41,21 @@ class Hurt:
         return int(self.clients[max(0, low) : max(0, high)].sum())
 
 
-def hurt(streams: Streams, slo_ttft_ms: float) -> Hurt:
+def hurt(streams: Streams, slo_ttft_ms: float, slo_itl_ms: float) -> Hurt:
     """All of it. A request is hurt in a bin if at some instant in it one of these holds:
 
     - no byte for max(1 s, 5 x the median of its gaps so far): from when the silence is that old until
       the next token or the end (only the first limit holds before it has a gap);
-    - no first token for longer than the SLO's ttft, until it came or the request ended;
+    - no first token for longer than the SLO's ttft, until it came or the request ended; for a whole
+      answer, none for longer than the SLO allows its stream;
     - it ended there other than ok or cancelled.
     """
     rows, starts, ends = [], [], []
-    for row, start, end in (_silences(streams), _prefills(streams, slo_ttft_ms), _bad_ends(streams)):
+    for row, start, end in (
+        _silences(streams),
+        _prefills(streams, slo_ttft_ms, slo_itl_ms),
+        _bad_ends(streams),
+    ):
         rows.append(row)
         starts.append(start)
         ends.append(end)
@@ -122,9 +127,9 @@ def _limit_us(s: Streams, base: int, so_far: int) -> int:
     return max(SILENCE_US, round(MEDIANS * float(np.median(s.gaps_us[base : base + so_far]))))
 
 
-def _prefills(s: Streams, slo_ttft_ms: float) -> tuple[Ints, Ints, Ints]:
+def _prefills(s: Streams, slo_ttft_ms: float, slo_itl_ms: float) -> tuple[Ints, Ints, Ints]:
     until = np.where(s.first == ABSENT, s.end, s.first)
-    start = s.start + round(slo_ttft_ms * MS)
+    start = s.start + s.allowed_ns(slo_ttft_ms, slo_itl_ms)
     row = np.flatnonzero(until > start)
     return row, start[row], until[row]
 

@@ -193,6 +193,8 @@ def _requests(path: Path, reasons: list[str]) -> Streams:
     columns = {name: _column(table, name, pa.string(), path.name, reasons) for name in _TEXTS}
     columns |= {name: _column(table, name, pa.int64(), path.name, reasons) for name in _INTS}
     columns |= {name: _column(table, name, pa.list_(k), path.name, reasons) for name, k in _LISTS.items()}
+    if "stream" in table.column_names:  # older runs have no such column: all of theirs were streamed
+        columns["stream"] = _column(table, "stream", pa.bool_(), path.name, reasons)
     table = pa.table(columns)
     for name in ("request_id", "t_start_ns", "t_due_ns"):
         if missing := table.column(name).null_count:
@@ -229,6 +231,8 @@ def streams(table: pa.Table, file: str, reasons: list[str]) -> Streams:
     if orphans:
         reasons.append(f"{file}: {orphans} rows with gaps but without t_first_ns")
     scalar = table.drop_columns(list(_LISTS))
+    if "stream" not in scalar.column_names:
+        scalar = scalar.append_column("stream", pa.nulls(len(scalar), pa.bool_()))
     frame: pd.DataFrame = scalar.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return Streams(
         frame=frame,
@@ -243,6 +247,7 @@ def streams(table: pa.Table, file: str, reasons: list[str]) -> Streams:
         gaps_us=gaps_us,
         offsets=offsets,
         violations=_pairs(table.column("violations")),
+        streamed=np.asarray(frame["stream"].fillna(True).to_numpy(bool)),
     )
 
 

@@ -70,7 +70,7 @@ class Scope:
     def values(self) -> dict[str, NDArray[Any]]:
         """Values by family, in ms, that quantiles are taken of."""
         s = self.streams
-        first = within(s.first, self.window.intervals)
+        first = within(s.first, self.window.intervals) & s.has_ttft
         done = within(s.end, self.window.intervals) & s.closed & s.is_("ok", "corrupted")
         return {
             "ttft": (s.first - s.start)[first] / 1e6,
@@ -115,7 +115,8 @@ def stalls_us(s: Streams) -> NDArray[np.int64]:
 
 
 def quantile(family: str, q: float, scope: Scope) -> float | None:
-    """Quantile over the window's values: ttft = t_first - t_start of requests whose t_first is in it,
+    """Quantile over the window's values: ttft = t_first - t_start of requests whose t_first is in it
+    (streamed ones; in a run without any, t_first is the arrival of the answer),
     e2e = t_end - t_start of complete requests (ok, corrupted) whose t_end is in it, *_due from t_due,
     stall = longest gap (t_end - t_last too when cut) of requests that overlap it, itl_mean = mean per
     request of the gaps that end in it."""
@@ -144,7 +145,8 @@ def output_tokens_per_s(scope: Scope) -> float | None:
     """Tokens that arrived in the window / its length."""
     if not scope.window.length_ns or not len(scope.streams):
         return None
-    tokens = int(within(scope.streams.first, scope.window.intervals).sum()) + len(scope.gaps[0])
+    first = within(scope.streams.first, scope.window.intervals)
+    tokens = int(first.sum()) + len(scope.gaps[0]) + int(scope.streams.whole_tokens(first).sum())
     return tokens / (scope.window.length_ns / NS)
 
 

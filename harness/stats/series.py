@@ -45,7 +45,10 @@ def _per_second(t_ns: Ints, seconds: int) -> Ints:
 
 
 def _tokens(s: Streams, seconds: int) -> Floats:
-    tokens = _per_second(s.first[s.first != ABSENT], seconds)
+    first = s.first[s.first != ABSENT]
+    tokens = _per_second(first, seconds)
+    whole = s.whole_tokens(s.first >= 0)
+    tokens = tokens + _per_second(np.repeat(s.first, whole), seconds)
     for gaps in s.chunks():
         tokens = tokens + _per_second(gaps.end_ns, seconds)
     return tokens.astype(float)
@@ -68,7 +71,7 @@ def _area(sorted_ns: Ints, edges: Ints) -> Floats:
 
 def _ttft(s: Streams, seconds: int) -> tuple[Floats, Floats]:
     p50, p99 = np.full(seconds, np.nan), np.full(seconds, np.nan)
-    rows = np.flatnonzero(s.first >= 0)
+    rows = np.flatnonzero(s.has_ttft & (s.first >= 0))
     rows = rows[np.argsort(s.first[rows], kind="stable")]
     second, ttft = s.first[rows] // NS, (s.first - s.start)[rows] / MS
     cuts = np.searchsorted(second, np.arange(seconds + 1))

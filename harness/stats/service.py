@@ -42,10 +42,15 @@ class Seen:
 
 
 def good(streams: Streams, slo: Slo) -> Bools:
-    """ok, ttft <= slo.ttft_ms, and mean gap <= slo.itl_ms (a request without gaps has none too long)."""
+    """ok, ttft <= slo.ttft_ms, and mean gap <= slo.itl_ms (a request without gaps has none too long).
+
+    A whole answer has neither: it is good within slo.ttft_ms + slo.itl_ms for each token after the first.
+    """
     counts = np.diff(streams.offsets)
     mean_us = streams.gap_sum_us() / np.maximum(counts, 1)
-    ttft_ok = (streams.first != ABSENT) & (streams.first - streams.start <= slo.ttft_ms * MS)
+    ttft_ok = (streams.first != ABSENT) & (
+        streams.first - streams.start <= streams.allowed_ns(slo.ttft_ms, slo.itl_ms)
+    )
     return np.asarray(streams.is_("ok") & ttft_ok & (mean_us <= slo.itl_ms * 1000), bool)
 
 
@@ -130,7 +135,7 @@ def recover_s(
     possible = ratio >= (1 - TOLERANCE) * steady.goodput_ratio
     for low, high in unlisted:
         possible &= ~((starts < high) & (starts + GOOD_NS > low))
-    has_first = streams.first != ABSENT
+    has_first = streams.has_ttft
     first = np.sort(streams.first[has_first])
     by_first = np.argsort(streams.first[has_first], kind="stable")
     ttft = (streams.first - streams.start)[has_first][by_first]

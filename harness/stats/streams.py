@@ -54,6 +54,7 @@ class Streams:
     gaps_us: NDArray[np.int32]
     offsets: Ints  # gaps of row k: gaps_us[offsets[k]:offsets[k + 1]]
     violations: pd.DataFrame
+    streamed: Bools  # False: asked for one whole answer
 
     def __len__(self) -> int:
         return len(self.start)
@@ -65,6 +66,26 @@ class Streams:
     @property
     def failed(self) -> Bools:
         return self.is_(*sorted(FAILED))
+
+    @property
+    def has_ttft(self) -> Bools:
+        """Rows whose t_first is a time to first token: streamed ones.
+
+        In a run without any, those with an answer: its arrival is all that there is to compare.
+        """
+        whole_only = not self.streamed.any()
+        return np.asarray((self.first != ABSENT) & (self.streamed | whole_only), bool)
+
+    def allowed_ns(self, ttft_ms: float, itl_ms: float) -> Ints:
+        """Within the SLO, by row: until t_first. A whole answer may take as long as its stream might."""
+        tokens = self.frame["tokens_expected"].fillna(1).to_numpy(np.int64)
+        rest_ns = np.maximum(tokens - 1, 0) * round(itl_ms * 1e6)
+        return np.asarray(round(ttft_ms * 1e6) + np.where(self.streamed, 0, rest_ns), np.int64)
+
+    def whole_tokens(self, rows: Bools) -> Ints:
+        """By row: tokens beyond the first that arrived with t_first, because the answer is a whole one."""
+        received = self.frame["tokens_received"].fillna(0).to_numpy(np.int64)
+        return np.where(rows & ~self.streamed & (self.first != ABSENT), np.maximum(received - 1, 0), 0)
 
     def ids(self, rows: Bools | Ints, limit: int | None = None) -> tuple[str, ...]:
         """Request ids of some rows, in order."""

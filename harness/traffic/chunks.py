@@ -28,6 +28,14 @@ class Choice(msgspec.Struct):
     finish_reason: Text = None
 
 
+class WholeChoice(msgspec.Struct):
+    """A choice of an answer that isn't streamed."""
+
+    message: Delta | None = None
+    text: Text = None
+    finish_reason: Text = None
+
+
 class Usage(msgspec.Struct):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
@@ -46,6 +54,20 @@ class Chunk(msgspec.Struct):
     nvext: Any = None
 
 
+class Whole(msgspec.Struct):
+    """An answer that isn't streamed."""
+
+    id: Text = None
+    model: Text = None
+    choices: list[WholeChoice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+    object: Any = None
+    message: Any = None
+    nvext: Any = None
+
+
+_WHOLE = msgspec.json.Decoder(Whole)
 _DECODER = msgspec.json.Decoder(Chunk)
 
 
@@ -55,6 +77,20 @@ def decode(data: bytes) -> Chunk | None:
         return _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _only_error(data)
+
+
+def decode_whole(data: bytes) -> Chunk | None:
+    """The body of an answer that isn't streamed, as the one chunk that says the same; None: it is none."""
+    try:
+        whole = _WHOLE.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _only_error(data)
+    choices = whole.choices
+    return Chunk(
+        id=whole.id, model=whole.model, usage=whole.usage, error=whole.error, object=whole.object,
+        message=whole.message, nvext=whole.nvext,
+        choices=None if choices is None else [Choice(c.message, c.text, c.finish_reason) for c in choices],
+    )  # fmt: skip
 
 
 def _only_error(data: bytes) -> Chunk | None:

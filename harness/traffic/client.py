@@ -88,8 +88,10 @@ class Client:
         request_id = ids.request_id(traffic.run_id, self._user, k)
         asked = prompts.prompt(traffic.scenario.seed, self._spec, self._user, k, self._base_tokens)
         dynamo = traffic.sut.owner != "outside" or traffic.sut.oracle == "witness"
-        content = prompts.body(asked, self._route, traffic.sut.model, dynamo)
-        data = prompts.request(self._url, self._route, traffic.headers, request_id, content)
+        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self._spec.stream)
+        data = prompts.request(
+            self._url, self._route, traffic.headers, request_id, content, self._spec.stream
+        )
         return _Planned(request_id, asked, data)
 
     def _expectation(self, asked: prompts.Prompt) -> Expectation:
@@ -100,6 +102,7 @@ class Client:
             key=asked.key if sut.oracle == "witness" else None,
             prompt_tokens=None if foreign else asked.tokens,
             overload_codes=frozenset(self._traffic.scenario.overload_codes),
+            stream=self._spec.stream,
         )
 
     def _arrange(self, one: Exchange, reader: Reader) -> list[Callable[[], None]]:
@@ -172,5 +175,6 @@ class Client:
             cancel_after_tokens=cancel.after_tokens if cancel is not None else None,
             prompt_tokens=want.prompt_tokens,
             tokens_expected=want.tokens_expected,
+            stream=want.stream,
             **columns,
         )

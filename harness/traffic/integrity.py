@@ -45,11 +45,12 @@ class _Said:
 class Reader:
     """Reads a body as it comes; `tokens` counts so far. `feed` never raises, whatever the bytes."""
 
-    __slots__ = ("_events", "_multiple", "_said", "_sse", "_want", "chain", "tokens")
+    __slots__ = ("_events", "_multiple", "_said", "_sse", "_want", "_whole", "chain", "tokens")
 
     def __init__(self, want: Expectation) -> None:
         self._want = want
         self._sse = sse.Parser()
+        self._whole: list[tuple[int, bytes]] = []  # an answer that isn't streamed is read at its end
         self._said = _Said()
         self._events: list[int] = []  # for each event with tokens, the piece that completed it
         self._multiple: dict[int, int] = {}  # position in _events -> tokens, when it isn't one
@@ -58,6 +59,9 @@ class Reader:
 
     def feed(self, index: int, body: bytes) -> None:
         """Read the part of the body that piece `index` brought."""
+        if not self._want.stream:
+            self._whole.append((index, body))
+            return
         data = self._sse.single(body)
         if data is not None:
             self._data(index, data)
@@ -137,9 +141,26 @@ class Reader:
             self._events.append(index)
             self.tokens += count
 
+    def _answer(self) -> None:
+        """Read an answer that isn't streamed: all of it arrived with its last piece, without gaps."""
+        said, chunk = self._said, chunks.decode_whole(b"".join(part for _, part in self._whole))
+        if chunk is None:
+            said.violations.add("malformed_event")
+        elif chunks.is_error(chunk):
+            self._error(b"".join(part for _, part in self._whole))
+        elif chunk.choices is None:
+            said.violations.add("malformed_event")
+        else:
+            self._chunk(self._whole[-1][0], chunk)
+            self._multiple.clear()
+            if self.chain is None and self.tokens and said.usage is not None:
+                self.tokens = said.usage.completion_tokens or self.tokens
+
     def finish(self, transcript: Transcript) -> Findings:
         """The verdict on the whole exchange."""
         said = self._said
+        if self._whole and transcript.status == 200 and transcript.body_complete:
+            self._answer()
         found = Findings(
             response_id=said.response_id,
             status=transcript.status,
@@ -198,7 +219,10 @@ class Reader:
             return "timed_out"
         if status == 0:
             return "transport_error"
-        if self._said.finish_reason is None and not (_wrong_type(transcript) and transcript.body_complete):
+        unreadable = self._wrong_type(transcript) or (
+            not self._want.stream and "malformed_event" in self._said.violations
+        )
+        if self._said.finish_reason is None and not (unreadable and transcript.body_complete):
             return "truncated"
         return "ok"
 
@@ -217,7 +241,7 @@ class Reader:
             if getattr(found, name)
         )  # fmt: skip
         if transcript.status == 200:
-            if _wrong_type(transcript):
+            if self._wrong_type(transcript):
                 broken.add("wrong_content_type")
             if transcript.end == "malformed" or self._sse.overflow:
                 broken.add("malformed_event")
@@ -230,7 +254,7 @@ class Reader:
                 broken.add("short_stream")
             if said.finish_reason is None:
                 broken.add("missing_finish")
-            if not said.done:
+            if not said.done and self._want.stream:
                 broken.add("missing_done")
         found.violations = [name for name in VIOLATIONS if name in broken]
 
@@ -284,11 +308,11 @@ class Reader:
             return transcript.error
         return "the answer ended without finish_reason" if found.outcome == "truncated" else transcript.end
 
-
-def _wrong_type(transcript: Transcript) -> bool:
-    media = (transcript.content_type or "").partition(";")[0].strip().lower()
-    encoding = (transcript.content_encoding or "identity").strip().lower()
-    return media != "text/event-stream" or encoding != "identity"
+    def _wrong_type(self, transcript: Transcript) -> bool:
+        media = (transcript.content_type or "").partition(";")[0].strip().lower()
+        encoding = (transcript.content_encoding or "identity").strip().lower()
+        wanted = "text/event-stream" if self._want.stream else "application/json"
+        return media != wanted or encoding != "identity"
 
 
 def _error_body(transcript: Transcript) -> str:

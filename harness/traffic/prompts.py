@@ -51,8 +51,8 @@ def prompt(seed: int, spec: UserClass, user: int, k: int, base_tokens: int) -> P
     return Prompt(text, key, tokens, output_tokens)
 
 
-def body(asked: Prompt, route: str, model_name: str, dynamo: bool) -> bytes:
-    """The JSON body. `dynamo`: ask Dynamo to name the worker; others may refuse unknown fields."""
+def body(asked: Prompt, route: str, model_name: str, dynamo: bool, stream: bool = True) -> bytes:
+    """The JSON body. stream False: one whole answer is wanted. `dynamo`: ask Dynamo to name the worker; others may refuse unknown fields."""
     content: dict[str, Any] = (
         {"messages": [{"role": "user", "content": asked.text}]} if route == "chat" else {"prompt": asked.text}
     )
@@ -62,20 +62,22 @@ def body(asked: Prompt, route: str, model_name: str, dynamo: bool) -> bytes:
             "model": model_name,
             **content,
             "max_tokens": asked.output_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": stream,
+            **({"stream_options": {"include_usage": True}} if stream else {}),
             **extra,
         }
     )
 
 
-def request(url: str, route: str, headers: Mapping[str, str], request_id: str, content: bytes) -> bytes:
+def request(
+    url: str, route: str, headers: Mapping[str, str], request_id: str, content: bytes, stream: bool = True
+) -> bytes:
     """The request as it goes over the wire. Dynamo takes its own id from x-dynamo-request-id."""
     parts = urlsplit(url)
     fields = {
         "Host": parts.netloc.rpartition("@")[2],
         "Content-Type": "application/json",
-        "Accept": "text/event-stream",
+        "Accept": "text/event-stream" if stream else "application/json",
         "Accept-Encoding": "identity",
         "User-Agent": "squall",
         "X-Request-Id": request_id,

@@ -30,6 +30,7 @@ class Expectation:
     key: tuple[int, int] | None = None
     prompt_tokens: int | None = None  # None: an unknown tokenizer
     overload_codes: Set[int] = frozenset({503, 529})
+    stream: bool = True  # False: one JSON body
 
 
 @dataclass(slots=True)

@@ -93,7 +93,7 @@ def report(user: Any, record: RequestRecord) -> None:
         )
         problem = RuntimeError(f"{outcome}: {details}")
     user.environment.events.request.fire(
-        request_type="STREAM",
+        request_type="STREAM" if record.stream else "UNARY",
         name=name,
         response_time=(record.t_end_ns - record.t_start_ns) / clock.MS,
         response_length=record.tokens_received,

@@ -27,7 +27,7 @@ COLUMNS = (
     "status, outcome, attempt, retry_of, cancel_mode, cancel_after_tokens, prompt_tokens, tokens_expected, "
     "tokens_received, usage_prompt_tokens, usage_completion_tokens, finish_reason, gaps_us, coalesced, time_error_us, "
     "violations, lost_tokens, duplicated_tokens, reordered_tokens, foreign_tokens, extra_tokens, engine_worker_id, "
-    "migrated, fault_ids, error"
+    "migrated, fault_ids, error, stream"
 )
 COLUMN_NAMES = COLUMNS.split(", ")
 

@@ -133,6 +133,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("load.users.1.cancel=null", "load.users[1].cancel", "is missing for CancellingUser"),
         ("load.users.1.cancel.mode=hard", "load.users[1].cancel.mode", "Invalid enum value 'hard'"),
         ("load.users.1.cancel.after_tokens=-1", "load.users[1].cancel.after_tokens", "0 = during prefill"),
+        ("load.users.1.stream=false", "load.users[1].cancel.after_tokens", "write 0 and after_ms"),
         ("schema=2", "schema", "Invalid enum value 2"),
         ("seed=one", "seed", "Expected `int`"),
         ("name=a/b", "name", "can't name a directory"),

@@ -15,7 +15,7 @@ SLO_MS = 500
 
 
 def bins(*rows):
-    found = hurt(streams_of(rows), SLO_MS)
+    found = hurt(streams_of(rows), SLO_MS, 100)
     return {int(k): int(n) for k, n in enumerate(found.clients) if n}
 
 
