@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faults.drain import Terminate
+from faults.limits import Memory, Slow
 from faults.ports import Fault
 from faults.process import Kill, Pause
 
@@ -10,4 +11,6 @@ FAULTS: dict[str, type[Fault]] = {
     "process.kill": Kill,
     "process.terminate": Terminate,
     "process.pause": Pause,
+    "process.slow": Slow,
+    "process.memory": Memory,
 }

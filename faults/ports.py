@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+from faults.cgroupfs import Hierarchy
 from harness.core import clock
 from harness.core.proc import Identity, Stat
 
@@ -109,6 +110,9 @@ class Ports:
     processes: ProcessControl
     recover_timeout_s: float = 15
     rest: Callable[[float], bool] = _rest  # wait so long; True at once when the run is being stopped
+    cgroups: Mapping[str, Hierarchy] | None = (
+        None  # by controller: where limits can be set on the targets' host
+    )
     mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
 
     @property
@@ -117,7 +121,7 @@ class Ports:
         return frozenset(name for name in PORTS if getattr(self, name, None) is not None)
 
 
-PORTS = ("processes", "network", "control_plane", "engines", "gpus")
+PORTS = ("processes", "cgroups", "network", "control_plane", "engines", "gpus")
 
 
 class Fault(Protocol):

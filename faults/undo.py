@@ -8,6 +8,7 @@ and no scenario. Standard library only; every operation is idempotent and checks
  "tree": [[pid, start_ticks], ...], "stop": bool, "sut_id"}
     Start `target` again unless `replaces` lives (with stop: kill it first) or another living process
     carries its marks. `tree` is what was left of the old one, killed before the new one starts.
+{"op": "cgroup", ...}: in cgroupfs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from faults import cgroupfs
 from harness.core import clock, proc
 from harness.core.proc import Identity
 
@@ -149,7 +151,7 @@ def _spawn_command(op: Op) -> str:
     return f"cd {shlex.quote(op.get('cwd') or '/')} && setsid {start}"
 
 
-_APPLY = {"signal": _apply_signal, "spawn": _apply_spawn}
-_VERIFY = {"signal": _verify_signal, "spawn": _verify_spawn}
-_COMMAND = {"signal": _signal_command, "spawn": _spawn_command}
+_APPLY = {"signal": _apply_signal, "spawn": _apply_spawn, "cgroup": cgroupfs.apply}
+_VERIFY = {"signal": _verify_signal, "spawn": _verify_spawn, "cgroup": cgroupfs.verify}
+_COMMAND = {"signal": _signal_command, "spawn": _spawn_command, "cgroup": cgroupfs.command}
 KINDS = frozenset(_APPLY)

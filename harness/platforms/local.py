@@ -12,7 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from faults import undo
+from faults import cgroupfs, undo
+from faults.cgroupfs import Hierarchy
 from faults.ports import Found, Ports, Serving, Target, tree_plain
 from harness.core import netns, proc, sutfile
 from harness.core.config import Scenario
@@ -30,12 +31,18 @@ _ENDED = re.compile(r"^dynamo_frontend_requests_total(?:\{[^}]*\})? (\S+)$", re.
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
-    return Ports(LocalProcesses(run), recover_timeout_s)
+    return Ports(LocalProcesses(run), recover_timeout_s, cgroups=cgroups())
 
 
 def offers(scenario: Scenario) -> frozenset[str]:  # noqa: ARG001 (the same for each)
     """Names of the ports that faults of this scenario will have."""
-    return frozenset({"processes"})
+    return frozenset({"processes"} | ({"cgroups"} if cgroups() else set()))
+
+
+def cgroups() -> dict[str, Hierarchy] | None:
+    """Where this host lets us limit `cpu` and `memory`, None when it doesn't."""
+    found = {name: where for name in ("cpu", "memory") if (where := cgroupfs.find(name)) is not None}
+    return found or None
 
 
 class LocalProcesses:
