@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from harness.core import rundir
 from harness.core.errors import UsageError
+from harness.platforms import local
 from harness.sut import venv
 
 
@@ -24,7 +25,7 @@ class Check(NamedTuple):
 
 def checks() -> list[Check]:
     """All checks; none of them changes anything."""
-    return [_python(), _kernel(), *_dynamo(), *_generator(), *_network(), _browser(), _room()]
+    return [_python(), _kernel(), *_dynamo(), *_generator(), *_network(), _cgroups(), _browser(), _room()]
 
 
 def show(say: Callable[[str], None]) -> int:
@@ -95,6 +96,16 @@ def _network() -> list[Check]:
         text = f"{where} ({use})" if where else f"only for {use}, a later version: apt-get install {package}"
         found.append(Check("ok" if where else "absent", command, text))
     return found
+
+
+def _cgroups() -> Check:
+    found = local.cgroups() or {}
+    there = [f"{one.controller} (v{one.version}, {one.mount})" for one in found.values()]
+    lacking = [name for name in ("cpu", "memory") if name not in found]
+    text = ", ".join(there) + (
+        f"{'; ' if there else ''}no {' and no '.join(lacking)}: needs root" if lacking else ""
+    )
+    return Check("absent" if lacking else "ok", "cgroups", f"{text} (process.slow, process.memory)")
 
 
 def _browser() -> Check:

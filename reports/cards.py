@@ -81,7 +81,17 @@ def what(fault: str, targets: Sequence[str], step: Step | None) -> str:
     if fault == "process.pause":
         held = f" for {hold_s:g} s, then SIGCONT" if hold_s is not None else ""
         return f"SIGSTOP to {who}{held}."
+    if fault == "process.slow":
+        return f"{who} held to {params.get('cpu_ratio', 0.2):g} of a core" + _held(hold_s)
+    if fault == "process.memory":
+        return f"{who} allowed {params.get('headroom_mib', 16):g} MiB more memory" + _held(hold_s)
+    if fault == "process.crashloop":
+        return f"{who} killed {params.get('times', 3)} times, each time it came back."
     return f"{fault or 'A fault'} on {who}" + (f" for {hold_s:g} s." if hold_s is not None else ".")
+
+
+def _held(hold_s: float | None) -> str:
+    return f" for {hold_s:g} s." if hold_s is not None else "."
 
 
 def _parameters(step: Step | None) -> dict[str, object]:

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from harness.core import netns, proc
 from harness.core.errors import UsageError
+from harness.platforms import local
 from harness.sut import venv
 
 settings.register_profile("squall", deadline=None)  # nothing in these tests is judged by a clock
@@ -27,6 +28,8 @@ def missing(marker: str) -> str | None:
                 venv.python(version)
         except UsageError as error:
             return str(error)
+    if marker == "cgroup" and set(local.cgroups() or ()) != {"cpu", "memory"}:
+        return "needs root, and a cgroup hierarchy with cpu and memory that it may write"
     if marker == "browser" and not shutil.which("chromium"):
         return "chromium is missing: apt-get install chromium"
     if marker == "netns" and not shutil.which("nft", path=proc.SYSTEM_PATH):
@@ -38,7 +41,7 @@ def missing(marker: str) -> str | None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("REQUIRE", "").split(",")
-    for marker in ("sut", "browser", "netns"):
+    for marker in ("sut", "browser", "netns", "cgroup"):
         if item.get_closest_marker(marker) and (why := missing(marker)):
             if marker in required:
                 pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)

@@ -14,7 +14,7 @@ from harness.platforms import local
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
-    return Ports(local.LocalProcesses(run), recover_timeout_s)
+    return Ports(local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups())
 
 
 def offers(scenario: Scenario) -> frozenset[str]:

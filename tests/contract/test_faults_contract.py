@@ -54,7 +54,7 @@ def test_it_is_a_frozen_dataclass_with_units_in_its_names(name: str) -> None:
     assert inspect.getdoc(kind)
     for field in dataclasses.fields(kind):
         assert field.type not in {"float", "float | None", "int"} or field.name.endswith(
-            ("_s", "_ms", "_ratio")
+            ("_s", "_ms", "_ratio", "_mib", "times")
         )
 
 

@@ -212,3 +212,19 @@ def test_prefill_workers_are_targets_of_their_own() -> None:
     one = plan(step(select={"role": "prefill", "index": [2]}, restart_after_s=1), counts=counts)
     assert [t.name for t in one.injections[0].targets] == ["prefill-2"]
     assert "no target has the role 'prefill'" in refused(step(select={"role": "prefill"}))
+
+
+def test_only_faults_that_are_undone_without_each_other_may_overlap() -> None:
+    def together(*names: str) -> timeline.Plan:
+        steps = [
+            step(name, f"process.{name}", select={"role": "worker", "index": [1]}, hold_s=5, at_s=5 + n)
+            for n, name in enumerate(names)
+        ]
+        offers = frozenset({"processes", "cgroups"})
+        return timeline.plan(scenario(steps, duration_s=60), COUNTS, "t.yaml", offers)
+
+    assert len(together("slow", "memory", "pause").injections) == 3
+    for pair in (("slow", "kill"), ("kill", "memory"), ("pause", "terminate")):
+        with pytest.raises(ScenarioError, match="overlaps"):
+            together(*pair)
+    assert all(frozenset({"process.kill"}) & pair == frozenset() for pair in timeline.COMPATIBLE)
