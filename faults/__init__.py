@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faults.crashloop import Crashloop
 from faults.drain import Terminate
 from faults.limits import Memory, Slow
 from faults.ports import Fault
@@ -11,6 +12,7 @@ FAULTS: dict[str, type[Fault]] = {
     "process.kill": Kill,
     "process.terminate": Terminate,
     "process.pause": Pause,
+    "process.crashloop": Crashloop,
     "process.slow": Slow,
     "process.memory": Memory,
 }

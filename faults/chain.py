@@ -53,7 +53,7 @@ class Chain:
         self._journal, self._failed, self._others = journal, failed, others
         self.struck = False  # it may have had an effect
         self.lifted = False  # undone, perhaps not serving yet
-        self._effective_ns = 0
+        self._held_ns = 0  # CLOCK_MONOTONIC from which the hold counts
         self._plain_undo: dict[str, Any] = {}
 
     @property
@@ -116,7 +116,7 @@ class Chain:
         self.fault.inject(self._ports, self.target, undo)
         self._write("injected")
         seen = self.fault.verify(self._ports, self.target, undo)
-        self._effective_ns = seen.at_ns
+        self._held_ns = seen.at_ns if seen.since_ns is None else seen.since_ns
         self._write("verified", evidence=self._evidence(seen, "effective_ns"))
         return True
 
@@ -124,7 +124,7 @@ class Chain:
         if self.injection.lasts_s is None:
             self.release.wait()
             return
-        end = self._effective_ns + int(self.injection.lasts_s * clock.NS)
+        end = self._held_ns + int(self.injection.lasts_s * clock.NS)
         self.release.wait(max(0.0, (end - clock.now_ns()) / clock.NS))
 
     def _recover(self, undo: Undo) -> None:

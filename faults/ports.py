@@ -48,11 +48,13 @@ class Evidence:
 
     proof: one sentence. at_ns: CLOCK_MONOTONIC ns of the first moment at which it held. facts: JSON
     values; names ending in _ns hold CLOCK_MONOTONIC instants (the journal moves them to the run axis).
+    since_ns: from when the hold counts, if not from at_ns.
     """
 
     proof: str
     at_ns: int
     facts: Mapping[str, Any] = field(default_factory=dict)
+    since_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,8 @@ class Kill:
         return tree.prepare_end(p, t, stop=False)
 
     def inject(self, p: Ports, t: Target, undo: Undo) -> None:
-        if not p.processes.signal(undo.identity, signal.SIGKILL):
+        if not tree.kill(p, undo.identity, tree.members(undo)):
             raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
-        for one in tree.members(undo):
-            p.processes.signal(one, signal.SIGKILL)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         members, ports = tree.members(undo), [int(port) for port in undo.saved["ports"]]

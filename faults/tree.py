@@ -6,6 +6,7 @@ Shared by the faults on processes. Knows no fault, no platform, no journal. Stan
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,14 @@ def verify_started(p: Ports, t: Target, undo: Undo) -> Evidence:
     return Evidence(
         evidence.proof, evidence.at_ns, {**evidence.facts, "pid": who.pid, "start_ticks": who.start_ticks}
     )
+
+
+def kill(p: Ports, who: Identity, tree: Sequence[Identity]) -> bool:
+    """SIGKILL to a process, then to its tree; False when it was gone."""
+    sent = p.processes.signal(who, signal.SIGKILL)
+    for one in tree if sent else ():
+        p.processes.signal(one, signal.SIGKILL)
+    return sent
 
 
 def members(undo: Undo) -> list[Identity]:
