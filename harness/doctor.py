@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.core import rundir
+from harness.core import netns, proc, rundir
 from harness.core.errors import UsageError
 from harness.platforms import local
 from harness.sut import venv
@@ -24,7 +24,7 @@ class Check(NamedTuple):
 
 
 def checks() -> list[Check]:
-    """All checks; none of them changes anything."""
+    """All checks; a network namespace is made and removed again, nothing else is changed."""
     return [_python(), _kernel(), *_dynamo(), *_generator(), *_network(), _cgroups(), _browser(), _room()]
 
 
@@ -85,15 +85,16 @@ def _network() -> list[Check]:
         Check(
             "ok" if root else "absent",
             "root",
-            "yes" if root else "no: process faults work, later network faults don't",
-        )
+            "yes" if root else "no: `platform: netns` and faults on its network need it (sudo)",
+        ),
+        _namespaces(),
     ]
     for command, package, use in (
-        ("ip", "iproute2", "network namespaces"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"),
+        ("ip", "iproute2", "platform netns"), ("nsenter", "util-linux", "platform netns"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"),
         ("etcd", "etcd-server", "etcd discovery"), ("nats-server", "nats-server", "NATS request plane"),
     ):  # fmt: skip
-        where = shutil.which(command)
-        text = f"{where} ({use})" if where else f"only for {use}, a later version: apt-get install {package}"
+        where = shutil.which(command, path=proc.SYSTEM_PATH)
+        text = f"{where} ({use})" if where else f"only for {use}: apt-get install {package}"
         found.append(Check("ok" if where else "absent", command, text))
     return found
 
@@ -106,6 +107,13 @@ def _cgroups() -> Check:
         f"{'; ' if there else ''}no {' and no '.join(lacking)}: needs root" if lacking else ""
     )
     return Check("absent" if lacking else "ok", "cgroups", f"{text} (process.slow, process.memory)")
+
+
+def _namespaces() -> Check:
+    why = netns.trial()
+    return Check(
+        "absent" if why else "ok", "network namespaces", why or "one with a bridge was made and removed"
+    )
 
 
 def _browser() -> Check:

@@ -74,9 +74,10 @@ def _system_lines(scenario: Scenario) -> list[str]:
         ]
     prefill = f" (decode), {sut.prefill_workers} prefill worker(s)" if sut.prefill_workers else ""
     longest = f" up to {sut.migration_max_seq_len} tokens" if sut.migration_max_seq_len is not None else ""
+    apart = ", each process on a host of its own" if sut.platform == "netns" else ""
     return [
         f"system   Dynamo {sut.dynamo}, {sut.frontends} frontend(s), {sut.workers} worker(s){prefill}, "
-        f"engine {sut.engine}, migration limit {sut.migration_limit}{longest}"
+        f"engine {sut.engine}, migration limit {sut.migration_limit}{longest}{apart}"
     ]
 
 

@@ -10,16 +10,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = {"chromium": "chromium"}  # command: package
+PACKAGES = {  # command: package
+    "chromium": "chromium",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "etcd": "etcd-server",
+    "nats-server": "nats-server",
+}
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main() -> None:
-    missing = [package for command, package in PACKAGES.items() if shutil.which(command) is None]
+    missing = [package for command, package in PACKAGES.items() if shutil.which(command, path=SEARCH) is None]
     if not missing:
         return
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
     if os.geteuid() != 0 or not Path("/etc/debian_version").exists():
-        print(f"browser tests will skip; to run them: sudo {' '.join(command)}")
+        print(f"tests that need {', '.join(missing)} will skip; to run them: sudo {' '.join(command)}")
         return
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for argv in (["apt-get", "update", "-qq"], command):

@@ -50,7 +50,7 @@ def trial() -> str | None:
     """Why namespaces can't be made here, found by making and removing one; None when they can."""
     if (why := refusal()) is not None:
         return why
-    start = f"{prefix(f'trial of {os.getpid()}')}"
+    start = prefix(f"trial of {os.getpid()}")
     try:
         add(f"{start}a")
         ip("-n", f"{start}a", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
@@ -64,10 +64,10 @@ def trial() -> str | None:
     return problems[0] if problems else None
 
 
-def add(name: str) -> None:
+def add(name: str, sut_id: str = "") -> None:
     """Make a namespace with nothing but a loopback device that is up. Raises OSError."""
-    ip("netns", "add", name)
-    ip("-n", name, "link", "set", "lo", "up")
+    ip("netns", "add", name, sut_id=sut_id)
+    ip("-n", name, "link", "set", "lo", "up", sut_id=sut_id)
 
 
 def remove(start: str) -> tuple[list[str], list[str]]:
@@ -86,10 +86,13 @@ def remove(start: str) -> tuple[list[str], list[str]]:
     return gone, problems
 
 
-def ip(*args: str) -> str:
-    """Run `ip`, return its output. Raises OSError with what it said."""
+def ip(*args: str, sut_id: str = "") -> str:
+    """Run `ip`, return its output. Raises OSError with what it said.
+
+    It carries the system's mark, so that whoever tears the system down ends it first when we die.
+    """
     argv = ["ip", *args]
-    done = proc.run(argv, env={"PATH": proc.SYSTEM_PATH}, timeout_s=COMMAND_S)
+    done = proc.run(argv, env={"PATH": proc.SYSTEM_PATH, proc.SUT_ENV: sut_id}, timeout_s=COMMAND_S)
     if done.code != 0:
         raise OSError(f"`{' '.join(argv)}`: {done.err.strip() or f'exit code {done.code}'}")
     return done.out

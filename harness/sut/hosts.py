@@ -47,7 +47,8 @@ def plan(platform: str, sut_id: str, names: Sequence[str]) -> dict[str, Host]:
     if platform != "netns":
         return dict.fromkeys((CLIENT, *names), LOCAL)
     digest = hashlib.sha256(sut_id.encode()).digest()
-    net, start = f"10.{digest[-2]}.{digest[-1]}", netns.prefix(sut_id)
+    net = f"198.{18 + digest[-2] % 2}.{digest[-1]}"  # RFC 2544: of no real network, if we ever asked from outside
+    start = netns.prefix(sut_id)
     return {
         name: Host(f"{net}.{n}", f"{start}{name}", "eth0") for n, name in enumerate((CLIENT, *names), start=1)
     }
@@ -65,21 +66,24 @@ def build(hosts: Mapping[str, Host], sut_id: str) -> None:
         return
     switch = netns.prefix(sut_id) + SWITCH
     try:
-        netns.add(switch)
-        netns.ip("-n", switch, "link", "add", BRIDGE, "type", "bridge")
-        netns.ip("-n", switch, "link", "set", BRIDGE, "addrgenmode", "none", "up")
+        netns.add(switch, sut_id)
+        netns.ip("-n", switch, "link", "add", BRIDGE, "type", "bridge", sut_id=sut_id)
+        netns.ip("-n", switch, "link", "set", BRIDGE, "addrgenmode", "none", "up", sut_id=sut_id)
         for name, host in hosts.items():
             if host.netns is not None:
-                _join(name, host.netns, host, switch)
+                _join(name, host.netns, host, switch, sut_id)
     except (OSError, TimeoutError) as error:
         raise ProvisionError(f"network namespaces can't be made: {error}; `squall doctor` tries it") from None
 
 
-def _join(name: str, namespace: str, host: Host, switch: str) -> None:
+def _join(name: str, namespace: str, host: Host, switch: str, sut_id: str) -> None:
     """A host with its eth0 on the bridge; the bridge's port bears the host's name."""
-    device, port = host.interface, name[:15]
-    netns.add(namespace)
-    netns.ip("-n", namespace, "link", "add", device, "type", "veth", "peer", "name", port, "netns", switch)
-    netns.ip("-n", namespace, "addr", "add", f"{host.address}/24", "dev", device)
-    netns.ip("-n", namespace, "link", "set", device, "addrgenmode", "none", "up")
-    netns.ip("-n", switch, "link", "set", port, "master", BRIDGE, "addrgenmode", "none", "up")
+    device, port = host.interface, name[-15:].lstrip("-")  # what a device may be called
+    netns.add(namespace, sut_id)
+    for where, *args in (
+        (namespace, "link", "add", device, "type", "veth", "peer", "name", port, "netns", switch),
+        (namespace, "addr", "add", f"{host.address}/24", "dev", device),
+        (namespace, "link", "set", device, "addrgenmode", "none", "up"),
+        (switch, "link", "set", port, "master", BRIDGE, "addrgenmode", "none", "up"),
+    ):
+        netns.ip("-n", where, *args, sut_id=sut_id)

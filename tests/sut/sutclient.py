@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import threading
 import time
 import uuid
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.core import config, proc, words
+from harness.core import config, netns, proc, words
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
@@ -81,7 +80,7 @@ class System:
         self, prompt: str, n: int, route: str = "chat", on_data: Callable[[bytes], bool] | None = None
     ) -> Reply:
         """Send and read to the end, or until on_data(everything so far) is True: then hang up."""
-        port = int(self.state.urls[0].rpartition(":")[2])
+        host, _, port = self.state.urls[0].removeprefix("http://").rpartition(":")
         body: dict[str, Any] = {
             "model": self.state.model, "max_tokens": n, "stream": True,
             "stream_options": {"include_usage": True}, "nvext": {"extra_fields": ["worker_id"]},
@@ -93,11 +92,11 @@ class System:
         data = json.dumps(body).encode()
         request_id = str(uuid.uuid4())
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\nConnection: close\r\nx-dynamo-request-id: {request_id}\r\n\r\n"
         )
         raw, began = b"", time.monotonic()
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with netns.connect(self.state.vantage, (host, int(port)), 30) as connection:
             connection.sendall(head.encode() + data)
             while part := connection.recv(65536):
                 raw += part

@@ -29,7 +29,7 @@ def test_on_netns_each_has_an_address_and_a_namespace_of_the_systems_own() -> No
     start = netns.prefix("sut-1")
     assert [host.netns for host in placed.values()] == [f"{start}{name}" for name in ("client", *NAMES)]
     net = {host.address.rpartition(".")[0] for host in placed.values()}
-    assert len(net) == 1 and net.pop().startswith("10.")
+    assert len(net) == 1 and net.pop().startswith("198.1")
     assert [host.address.rpartition(".")[2] for host in placed.values()] == ["1", "2", "3", "4"]
     assert {host.interface for host in placed.values()} == {"eth0"}
     other = hosts.plan("netns", "sut-2", NAMES)
