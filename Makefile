@@ -31,6 +31,7 @@ scenarios: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m harness.catalogue docs/faults.md
 
 bench: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 	$(BIN)/python -m benchmarks

@@ -51,6 +51,7 @@ class Crashloop:
             raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """/proc: `times` processes, each with an identity of its own, each seen gone with its ports."""
         who, seen, gone_ns = undo.identity, [undo.identity], [_await_gone(p, t, undo.identity)]
         while len(seen) < self.times:
             if p.rest(self.restart_after_s):
@@ -70,9 +71,11 @@ class Crashloop:
         return Evidence(proof, gone_ns[0], facts, since_ns=gone_ns[-1])
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> None:
+        """Started once more with the same command and environment."""
         tree.start_again(p, undo)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """Runs, healthy, listed by the frontends, took a request."""
         return tree.verify_started(p, t, undo)
 
 

@@ -48,6 +48,7 @@ class Terminate:
             raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """The drain, seen from outside: deregistered, port refuses, exit code, leftovers, each with its time."""
         drain = _Drain(clock.now_ns())
         end = drain.watched_from_ns + int(self.grace_s * clock.NS)
         while p.processes.stat(undo.identity) is not None and clock.now_ns() < end:
@@ -84,9 +85,11 @@ class Terminate:
         return Evidence(proof, min([*drain.signs(), done_ns]), facts)
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> None:
+        """Started again with the same command and environment."""
         tree.start_again(p, undo)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """Runs, healthy, listed by the frontends, took a request."""
         return tree.verify_started(p, t, undo)
 
 

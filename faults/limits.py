@@ -58,6 +58,7 @@ class Slow:
         _confine(p, t, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """cpu.stat: nr_throttled grows; /proc: the tree is in the cgroup, its ticks stay below the quota."""
         at_ns = _await_bite(p, t, undo, max(self.hold_s, EFFECT_S), lambda: _throttled(undo) > 0)
         if at_ns is None:
             raise FaultError(
@@ -78,9 +79,11 @@ class Slow:
         return Evidence(proof, at_ns, facts)
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> Mapping[str, Any]:
+        """Everybody goes back to the cgroup they came from; the fault's own is removed."""
         return _release(p, undo)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """The cgroup is gone; runs, healthy, listed by the frontends, took a request."""
         return _back(p, t, undo)
 
 
@@ -112,6 +115,7 @@ class Memory:
         _confine(p, t, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """The kernel's count of hits of the limit grows (memory.failcnt, memory.events); or its OOM kills do."""
         at_ns = _await_bite(p, t, undo, max(self.hold_s, EFFECT_S), lambda: sum(_hits(undo)) > 0)
         hits, kills = _hits(undo)
         if at_ns is None:
@@ -133,9 +137,11 @@ class Memory:
         return Evidence(proof, at_ns, facts)
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> Mapping[str, Any]:
+        """Everybody goes back to the cgroup they came from; the fault's own is removed."""
         return _release(p, undo)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """The cgroup is gone; runs, healthy, listed by the frontends, took a request."""
         return _back(p, t, undo)
 
 

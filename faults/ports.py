@@ -127,7 +127,11 @@ PORTS = ("processes", "cgroups", "network", "control_plane", "engines", "gpus")
 
 
 class Fault(Protocol):
-    """A frozen dataclass whose fields are the YAML parameters. Five verbs, each raises FaultError."""
+    """A frozen dataclass whose fields are the YAML parameters. Five verbs, each raises FaultError.
+
+    Its first docstring line says what it does; those of verify, recover and verify_recovered say what
+    the proof is, how it is undone and when it counts as undone: `squall faults` and docs/faults.md.
+    """
 
     needs: ClassVar[frozenset[str]]  # ports: processes, network, gpus, control_plane
 

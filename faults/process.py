@@ -45,6 +45,7 @@ class Kill:
             raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """/proc: pid and start time of the whole tree are gone; every port it listened on refuses."""
         members, ports = tree.members(undo), [int(port) for port in undo.saved["ports"]]
         gone = clock.wait_until(lambda: p.processes.stat(undo.identity) is None, EFFECT_S, LOOK_S / 4)
         at_ns = clock.now_ns()
@@ -60,9 +61,11 @@ class Kill:
         return Evidence(proof, at_ns, {"processes_gone": len(members)})
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> None:
+        """Started again with the same command and environment."""
         tree.start_again(p, undo)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """Runs, healthy, listed by the frontends, took a request."""
         return tree.verify_started(p, t, undo)
 
 
@@ -92,6 +95,7 @@ class Pause:
                 raise FaultError(f"{t.name} (pid {one.pid}) was gone at injection")
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """/proc: every process of the tree in state T, no CPU tick in 0.12 s."""
         members = tree.members(undo)
         if not clock.wait_until(lambda: not tree.moving(p, members), EFFECT_S, LOOK_S / 4):
             raise FaultError(
@@ -108,8 +112,10 @@ class Pause:
         return Evidence(proof, at_ns, {"processes_stopped": len(before), "cpu_ticks": sum(before.values())})
 
     def recover(self, p: Ports, t: Target, undo: Undo) -> None:
+        """SIGCONT to each; beyond its lease a worker has to be started again, and that is said."""
         for one in reversed(tree.members(undo)):
             p.processes.signal(one, signal.SIGCONT)
 
     def verify_recovered(self, p: Ports, t: Target, undo: Undo) -> Evidence:
+        """Runs, healthy, listed by the frontends, took a request."""
         return await_serving(p, t, gone_when="running")

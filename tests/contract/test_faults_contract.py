@@ -14,13 +14,12 @@ import pytest
 
 from faults import FAULTS, undo
 from faults.ports import PORTS, Fault, Ports, Target
+from harness import catalogue
 from harness.core import clock, proc
 from harness.core.errors import FaultError
 from tests.conftest import missing
 from tests.fixtures.fault_benches import BENCHES, inject_aside, make
 from tests.fixtures.faults_lab import Lab, system
-
-pytestmark = pytest.mark.slow  # starts many real processes
 
 VERBS = ["prepare", "inject", "verify", "recover", "verify_recovered"]
 names = pytest.mark.parametrize("name", FAULTS)
@@ -59,6 +58,24 @@ def test_it_is_a_frozen_dataclass_with_units_in_its_names(name: str) -> None:
 
 
 @names
+def test_it_says_what_it_does_its_proof_and_its_undo(name: str) -> None:
+    kind = FAULTS[name]
+    assert (inspect.getdoc(kind) or "").splitlines()[0].endswith(".")
+    for verb in ("verify", "recover", "verify_recovered"):
+        assert catalogue.told(kind, verb).endswith("."), (
+            f"{name}.{verb} has no docstring: see faults.ports.Fault"
+        )
+
+
+def test_the_page_of_faults_is_made_from_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    assert page == catalogue.filled(page), "run `make fix`"
+    with pytest.raises(ValueError, match="no <!-- made by"):
+        catalogue.filled("a page without marks")
+
+
+@pytest.mark.slow
+@names
 def test_prepare_reads_only_and_undo_is_plain_data(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (lab, fault, ports, t):
         before = snapshot(lab)
@@ -70,6 +87,7 @@ def test_prepare_reads_only_and_undo_is_plain_data(name: str, tmp_path: Path) ->
         assert {str(op["op"]) for op in made.ops} <= undo.KINDS and made.ops
 
 
+@pytest.mark.slow
 @names
 def test_verify_proves_nothing_that_was_not_injected(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (_, fault, ports, t):
@@ -79,6 +97,7 @@ def test_verify_proves_nothing_that_was_not_injected(name: str, tmp_path: Path) 
         assert proc.alive(made.identity)
 
 
+@pytest.mark.slow
 @names
 def test_a_fault_that_missed_its_target_proves_nothing(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (_, fault, ports, t):
@@ -91,6 +110,7 @@ def test_a_fault_that_missed_its_target_proves_nothing(name: str, tmp_path: Path
             undo.apply(aside.ops)
 
 
+@pytest.mark.slow
 @names
 def test_five_verbs(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (lab, fault, ports, t):
@@ -112,6 +132,7 @@ def test_five_verbs(name: str, tmp_path: Path) -> None:
         assert undo.verify(made.ops) == []
 
 
+@pytest.mark.slow
 @names
 def test_the_guardian_alone_can_undo_it(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (lab, fault, ports, t):
@@ -125,6 +146,7 @@ def test_the_guardian_alone_can_undo_it(name: str, tmp_path: Path) -> None:
         assert lab.state_of(str(made.saved.get("target", t.name))) in {"S", "R", "D"}
 
 
+@pytest.mark.slow
 @names
 def test_recover_is_right_even_if_inject_never_ran(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (_, fault, ports, t):
@@ -134,6 +156,7 @@ def test_recover_is_right_even_if_inject_never_ran(name: str, tmp_path: Path) ->
         assert undo.verify(made.ops) == []
 
 
+@pytest.mark.slow
 @names
 def test_a_target_that_is_gone_is_refused(name: str, tmp_path: Path) -> None:
     with bench(name, tmp_path) as (_, fault, ports, t):
