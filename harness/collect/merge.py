@@ -43,6 +43,7 @@ REQUESTS = pa.schema(
         ("foreign_tokens", pa.int64()), ("extra_tokens", pa.int64()), ("engine_worker_id", pa.string()),
         ("migrated", pa.int64()), ("fault_ids", _TEXTS), ("error", pa.string()),
         ("stream", pa.bool_()),
+        ("user", pa.int64()), ("t_cancel_ns", pa.int64()),
     ]
 )  # fmt: skip
 SAMPLES = pa.schema(

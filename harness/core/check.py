@@ -15,7 +15,7 @@ from harness.core.records import VIOLATIONS
 from harness.core.words import P
 
 if TYPE_CHECKING:
-    from harness.core.config import Length, Load, Scenario, Step, Sut, UserClass
+    from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass
 
 NAME_LENGTH = 64
 MAX_SECONDS = 10_000_000  # four months
@@ -161,6 +161,20 @@ def _user(u: UserClass, here: str, need: Need) -> None:
         need(u.stream or u.cancel.after_tokens == 0, f"{here}.cancel.after_tokens",
              f"{u.cancel.after_tokens} with `stream: false`: its tokens come all at once", "write 0 and after_ms")  # fmt: skip
         need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
+        _cancel(u.cancel, f"{here}.cancel", need)
+
+
+def _cancel(cancel: Cancel, here: str, need: Need) -> None:
+    need(cancel.stall_s > 0, f"{here}.stall_s", f"must be above 0, got {cancel.stall_s}", "seconds")
+    need(cancel.mode != "timeout" or cancel.after_tokens == 0, f"{here}.after_tokens",
+         f"{cancel.after_tokens}: mode timeout waits for a time, not for tokens", "set after_ms instead")  # fmt: skip
+    storm_s = cancel.storm_every_s
+    if storm_s is not None:
+        need(storm_s > 0, f"{here}.storm_every_s", f"must be above 0, got {storm_s}", "seconds")
+        need(cancel.after_tokens == 0, f"{here}.after_tokens",
+             f"{cancel.after_tokens} beside storm_every_s: which of the two ends a stream?", "remove one")  # fmt: skip
+        need(cancel.mode != "timeout", f"{here}.mode", "timeout beside storm_every_s: each client has its own",
+             "use fin, rst, half_close or stall")  # fmt: skip
 
 
 def _length(length: Length, path: str, need: Need) -> tuple[int, int]:

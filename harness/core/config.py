@@ -32,11 +32,18 @@ Length = int | Uniform
 
 
 class Cancel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Close the connection after so many tokens; 0 = during prefill, after_ms after sending."""
+    """Leave the answer after so many tokens; 0 = after_ms after sending, whatever came by then.
+
+    timeout: an impatient client's plain close, always after_ms after sending. half_close: no more is
+    sent, but reading goes on; stall: the connection stays open, unread; both close after stall_s.
+    storm_every_s: all open streams of the entry at once, at each multiple of it since the load began.
+    """
 
     after_tokens: int = 0
-    mode: Literal["fin", "rst"] = "rst"
+    mode: Literal["fin", "rst", "half_close", "stall", "timeout"] = "rst"
     after_ms: float = 10
+    stall_s: float = 2
+    storm_every_s: float | None = None
 
 
 class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

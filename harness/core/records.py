@@ -71,6 +71,8 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     fault_ids: list[str] = []
     error: str | None = None
     stream: bool = True  # False: one whole answer, whose arrival is t_first and t_last, without gaps
+    user: int | None = None  # who asked; unique across processes
+    t_cancel_ns: int | None = None  # when we cancelled; t_end_ns is later where the connection stayed open
 
 
 class Sample(msgspec.Struct):

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from harness.core import clock, ids
-from harness.core.config import UserClass
+from harness.core.config import Cancel, UserClass
 from harness.core.records import RequestRecord
 from harness.traffic import prompts
 from harness.traffic.context import TrafficContext
@@ -25,6 +25,7 @@ from harness.traffic.transcript import Expectation, Findings, Transcript
 PAUSE_AFTER_FAILURE_NS = 100_000_000
 """A user whose request was refused or shed waits at least this long: a dead server answers within
 microseconds, and users that ask again at once would measure nothing but themselves."""
+STALL_BYTES = 4096  # receive buffer of a client that will stop reading: it is full after some 20 tokens
 READ_AT_ONCE = 512  # parts of a body read between two looks at the sockets
 
 OnRecord = Callable[[RequestRecord], None]
@@ -48,7 +49,8 @@ class Client:
         self._route = prompts.ROUTES[spec.user_class]
         self._url = sut.urls[user % len(sut.urls)]
         self._base_tokens = prompts.shortest(self._route)
-        self._connection = Connection(traffic.engine, self._url)
+        stalls = spec.cancel is not None and spec.cancel.mode == "stall"
+        self._connection = Connection(traffic.engine, self._url, receive_bytes=STALL_BYTES if stalls else 0)
         self._k = 0
         self._planned = self._plan()
         self.due_ns = clock.now_ns()  # when this user is ready to send again, CLOCK_MONOTONIC
@@ -112,20 +114,26 @@ class Client:
 
         def after_send() -> None:
             if cancel is not None and cancel.after_tokens == 0:
-                at_ns = one.sent_ns + int(cancel.after_ms * clock.MS)
-                calls.append(
-                    self._traffic.engine.timer.call_at(at_ns, partial(connection.cancel, cancel.mode)).cancel
-                )
+                leave = partial(connection.cancel, cancel.mode, int(cancel.stall_s * clock.NS))
+                at_ns = self._cancel_ns(cancel, one.sent_ns)
+                calls.append(self._traffic.engine.timer.call_at(at_ns, leave).cancel)
             self._planned = self._plan()
 
         def watch(index: int, body: bytes) -> bool:
             reader.feed(index, body)
-            return cancel is not None and reader.tokens >= cancel.after_tokens
+            return cancel is not None and one.cancel_ns is None and reader.tokens >= cancel.after_tokens
 
         one.after_send = after_send
         if cancel is not None and cancel.after_tokens:
-            one.watch, one.cancel_mode = watch, cancel.mode
+            one.watch, one.cancel_mode, one.stall_ns = watch, cancel.mode, int(cancel.stall_s * clock.NS)
         return calls
+
+    def _cancel_ns(self, cancel: Cancel, sent_ns: int) -> int:
+        """When a stream that doesn't wait for a token is left: after_ms, or at the next storm."""
+        if cancel.storm_every_s is None:
+            return sent_ns + int(cancel.after_ms * clock.MS)
+        every_ns, zero = int(cancel.storm_every_s * clock.NS), self._traffic.anchor.mono_ns
+        return zero + ((sent_ns - zero) // every_ns + 1) * every_ns
 
     def _pause_ns(self, one: Exchange) -> int:
         think_ns = int(self._spec.think_s * clock.NS)
@@ -172,9 +180,13 @@ class Client:
             t_start_ns=transcript.start_ns - zero,
             t_end_ns=transcript.end_ns - zero,
             cancel_mode=cancel.mode if cancel is not None else None,
-            cancel_after_tokens=cancel.after_tokens if cancel is not None else None,
+            cancel_after_tokens=cancel.after_tokens
+            if cancel is not None and not cancel.storm_every_s
+            else None,
             prompt_tokens=want.prompt_tokens,
             tokens_expected=want.tokens_expected,
             stream=want.stream,
+            user=self._user,
+            t_cancel_ns=transcript.cancel_ns - zero if cancel is not None and transcript.cancel_ns else None,
             **columns,
         )

@@ -15,14 +15,16 @@ class Exchange:
     """One request and what came of it. Times are CLOCK_MONOTONIC ns."""
 
     __slots__ = (
-        "after_send", "bodies", "cancel_mode", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
-        "request", "response", "sent_ns", "start_ns", "watch",
+        "after_send", "bodies", "cancel_mode", "cancel_ns", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
+        "request", "response", "sent_ns", "stall_ns", "start_ns", "watch",
     )  # fmt: skip
 
     def __init__(self, request: bytes, watch: Watch | None = None, cancel_mode: str = "rst") -> None:
         self.request = request
         self.watch = watch  # sees each part of the body at once; True = cancel now, by cancel_mode
         self.cancel_mode = cancel_mode
+        self.stall_ns = 0  # how long a half-closed or stalled connection stays open
+        self.cancel_ns: int | None = None
         self.start_ns = 0
         self.end_ns = 0
         self.end: End | None = None
@@ -74,4 +76,5 @@ class Exchange:
             times=times,
             error=self.error,
             body_complete=response.complete,
+            cancel_ns=self.cancel_ns,
         )

@@ -40,7 +40,9 @@ the server before it saw the request (RFC 9112 section 9.3.1): the request is se
 class Connection:
     """One user's connection, kept between requests. `exchange` is the only call that waits."""
 
-    def __init__(self, engine: HubEngine, url: str, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, engine: HubEngine, url: str, context: ssl.SSLContext | None = None, receive_bytes: int = 0
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{url!r} is no URL of a server; write http://host:port or https://host:port")
@@ -49,6 +51,7 @@ class Connection:
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         secure = parts.scheme == "https"
         self._context = (context or ssl.create_default_context()) if secure else None
+        self._receive_bytes = receive_bytes  # SO_RCVBUF; 0 = the kernel's own choice
         self._sock: Any = None
         self._recvmsg: Any = None
         self._tls: tls.Tls | None = None
@@ -94,10 +97,28 @@ class Connection:
             if self._broken or one.end != "complete" or not one.response.keep_alive:
                 self.close()
 
-    def cancel(self, mode: str) -> None:
-        """Close as planned, as CLOSINGS[mode] does."""
+    def cancel(self, mode: str, stall_ns: int = 0) -> None:
+        """Leave the answer as planned, unless it is complete already. In the modes of LINGERING the
+        exchange goes on until the peer ends it, for stall_ns at most."""
         if self._exchange is not None and self._exchange.end is None:
-            CLOSINGS[mode](self)
+            self._look()
+            self._cancel(mode, stall_ns)
+
+    def _cancel(self, mode: str, stall_ns: int) -> None:
+        one = self._exchange
+        if one is None or one.end is not None or one.cancel_ns is not None:
+            return
+        one.cancel_ns = now_ns()
+        CANCELS[mode](self)
+        if mode in LINGERING:
+            self._engine.timer.call_at(one.cancel_ns + stall_ns, partial(self._release, one))
+        else:
+            self._finish("cancelled")
+
+    def _release(self, one: Exchange) -> None:
+        """A connection that was left open has been so for long enough."""
+        if self._exchange is one and one.end is None:
+            one.frame()
             self._finish("cancelled")
 
     def give_up(self) -> None:
@@ -159,6 +180,8 @@ class Connection:
         if one is None or one.end is not None:
             return
         one.end_ns = now_ns()
+        if one.cancel_ns is not None:  # however the connection ended, we had left before
+            end, error = "cancelled", None
         one.end, one.error = end, error
         self._keep, self._eager = _discard, True
         if end not in ("complete", "cancelled"):
@@ -188,6 +211,8 @@ class Connection:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._receive_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
             stamps.switch_on(sock)
             code = sock.connect_ex(address)
             loop = gevent.get_hub().loop
@@ -290,7 +315,7 @@ class Connection:
         elif one.response.error is not None:
             self._finish("malformed", one.response.error)
         else:
-            self.cancel(one.cancel_mode)
+            self._cancel(one.cancel_mode, one.stall_ns)
 
     def _lost(self, end: End, reason: str) -> None:
         """The peer sends no more."""
@@ -334,5 +359,23 @@ def _close_rst(connection: Connection) -> None:
     connection.close()
 
 
-CLOSINGS: dict[str, Callable[[Connection], None]] = {"fin": _close_fin, "rst": _close_rst}
-"""How a planned cancel ends the connection, by cancel_mode."""
+def _half_close(connection: Connection) -> None:
+    """Say that no more comes from us, and read on: does the server go on?"""
+    with contextlib.suppress(OSError):
+        connection._sock.shutdown(socket.SHUT_WR)
+
+
+def _stall(connection: Connection) -> None:
+    """Stop reading: the kernel takes in what its buffer holds, then tells the peer a window of 0."""
+    connection._reader.stop()
+
+
+CANCELS: dict[str, Callable[[Connection], None]] = {
+    "fin": _close_fin,
+    "rst": _close_rst,
+    "half_close": _half_close,
+    "stall": _stall,
+    "timeout": Connection.close,  # as most clients do: RST when something is unread, else FIN
+}
+"""How a planned cancel leaves the connection, by cancel_mode."""
+LINGERING = frozenset({"half_close", "stall"})

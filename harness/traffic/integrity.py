@@ -39,6 +39,7 @@ class _Said:
     engine_worker_id: str | None = None
     done: bool = False
     error: str | None = None
+    error_at: int | None = None  # the piece that brought the first error event
     violations: set[str] = field(default_factory=set)
 
 
@@ -76,7 +77,7 @@ class Reader:
         if self._said.done:
             self._said.violations.add("data_after_done")
         if event.name == b"error":
-            self._error(event.data or event.comment)
+            self._error(index, event.data or event.comment)
         # else: an annotation
 
     def _data(self, index: int, data: bytes) -> None:
@@ -93,16 +94,17 @@ class Reader:
         elif chunk.choices is not None and chunk.error is None:
             self._chunk(index, chunk)
         elif chunks.is_error(chunk):
-            self._error(data)
+            self._error(index, data)
         elif chunk.usage is not None:
             self._chunk(index, chunk)
         else:
             said.violations.add("malformed_event")
 
-    def _error(self, data: bytes) -> None:
+    def _error(self, index: int, data: bytes) -> None:
         said = self._said
         said.violations.add("error_event")
         if said.error is None:
+            said.error_at = index
             chunk = chunks.decode(data)
             known = chunk is not None and chunks.is_error(chunk)
             said.error = chunks.error_text(chunk) if chunk is not None and known else _text(data)
@@ -147,7 +149,7 @@ class Reader:
         if chunk is None:
             said.violations.add("malformed_event")
         elif chunks.is_error(chunk):
-            self._error(b"".join(part for _, part in self._whole))
+            self._error(self._whole[-1][0], b"".join(part for _, part in self._whole))
         elif chunk.choices is None:
             said.violations.add("malformed_event")
         else:
@@ -249,7 +251,10 @@ class Reader:
             broken.add("usage_prompt_mismatch")
         if self._usage_completion_wrong():
             broken.add("usage_completion_mismatch")
-        if found.outcome != "cancelled":
+        if found.outcome == "cancelled":
+            if self._told_after(transcript.cancel_ns, transcript):
+                broken.discard("error_event")
+        else:
             if chain.short if chain is not None else self._counted_short():
                 broken.add("short_stream")
             if said.finish_reason is None:
@@ -257,6 +262,11 @@ class Reader:
             if not said.done and self._want.stream:
                 broken.add("missing_done")
         found.violations = [name for name in VIOLATIONS if name in broken]
+
+    def _told_after(self, cancel_ns: int | None, transcript: Transcript) -> bool:
+        """Did the first error event come after we had left? It is the server's answer to that."""
+        at = self._said.error_at
+        return at is not None and cancel_ns is not None and transcript.times[at] > cancel_ns
 
     def _usage_prompt_wrong(self) -> bool:
         usage, wanted = self._said.usage, self._want.prompt_tokens

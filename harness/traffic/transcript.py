@@ -47,6 +47,7 @@ class Transcript:
     times: Sequence[int] = ()
     error: str | None = None
     body_complete: bool = False
+    cancel_ns: int | None = None  # when we cancelled; what came later came to a client that had left
 
 
 class Findings(msgspec.Struct, kw_only=True):

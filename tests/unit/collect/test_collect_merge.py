@@ -27,7 +27,7 @@ COLUMNS = (
     "status, outcome, attempt, retry_of, cancel_mode, cancel_after_tokens, prompt_tokens, tokens_expected, "
     "tokens_received, usage_prompt_tokens, usage_completion_tokens, finish_reason, gaps_us, coalesced, time_error_us, "
     "violations, lost_tokens, duplicated_tokens, reordered_tokens, foreign_tokens, extra_tokens, engine_worker_id, "
-    "migrated, fault_ids, error, stream"
+    "migrated, fault_ids, error, stream, user, t_cancel_ns"
 )
 COLUMN_NAMES = COLUMNS.split(", ")
 
@@ -82,6 +82,7 @@ def test_rows_come_back_as_they_were_written(run: RunDir) -> None:
         usage_prompt_tokens=5, usage_completion_tokens=3, finish_reason="length", gaps_us=[20_000, 2**31 - 1],
         coalesced=1, time_error_us=7, violations=["lost_tokens", "short_stream"], lost_tokens=1, duplicated_tokens=2,
         reordered_tokens=3, foreign_tokens=4, extra_tokens=5, engine_worker_id=str(2**64 - 1), error="é\n",
+        user=3, t_cancel_ns=4,
     )  # fmt: skip
     bare = record(2**62)
     write(run, full, bare)

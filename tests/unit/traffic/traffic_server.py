@@ -10,7 +10,10 @@ import struct
 import threading
 from collections.abc import Sequence
 
-Step = bytes | float | str  # bytes to send | seconds to wait | "close" | "rst" | "hang"
+Step = bytes | float | str
+"""Bytes to send | seconds to wait | "close" | "rst" | "hang" | "eof": wait until the client sends no more |
+"fill": send comments until the client's window is shut and nothing more fits."""
+FILLING = b"a\r\n: filling\n\r\n" * 50
 
 
 class ScriptedServer:
@@ -26,6 +29,8 @@ class ScriptedServer:
         self.connections = 0
         self.endings: list[str] = []  # how clients ended connections: eof | reset
         self.ended = threading.Event()
+        self.full = threading.Event()
+        self.filled = 0  # bytes that "fill" sent
         self._listener = socket.socket(family)
         self._listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         self._listener.listen(64)
@@ -82,6 +87,10 @@ class ScriptedServer:
         with self._lock:
             self.requests.append(request)
             script = self._scripts[min(len(self.requests), len(self._scripts)) - 1]
+        return self._play(sock, script)
+
+    def _play(self, sock: socket.socket, script: Sequence[Step]) -> bool:
+        """False when the connection is over."""
         for step in script:
             if isinstance(step, bytes):
                 sock.sendall(step)
@@ -92,6 +101,10 @@ class ScriptedServer:
                 return False
             elif step == "hang":
                 return self._hang(sock)
+            elif step == "eof":
+                self._hang(sock)
+            elif step == "fill":
+                self._fill(sock)
             elif self._stop.wait(float(step)):
                 return False
         return True
@@ -102,6 +115,15 @@ class ScriptedServer:
                 self._end("eof")
                 return False
         return False
+
+    def _fill(self, sock: socket.socket) -> None:
+        """Counts what was sent. Full: nothing fits for half a second."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        sock.setblocking(False)
+        while not self._stop.is_set() and select.select([], [sock], [], 0.5)[1]:
+            self.filled += sock.send(FILLING)
+        sock.setblocking(True)
+        self.full.set()
 
     def _read_request(self, sock: socket.socket) -> bytes | None:
         data = b""
