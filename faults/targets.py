@@ -22,7 +22,7 @@ def of_scenario(scenario: Scenario) -> dict[str, int]:
         return dict(Counter(target.role for target in scenario.sut.targets))
     sut = scenario.sut
     prefill = {"prefill": sut.prefill_workers} if sut.prefill_workers else {}
-    return {"frontend": sut.frontends, "worker": sut.workers, **prefill}
+    return {**sut.servers, "frontend": sut.frontends, "worker": sut.workers, **prefill}
 
 
 def of_system(state: SutState) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.core import netns, proc, rundir
 from harness.core.errors import UsageError
 from harness.platforms import local
-from harness.sut import venv
+from harness.sut import planes, venv
 
 
 class Check(NamedTuple):
@@ -25,7 +25,8 @@ class Check(NamedTuple):
 
 def checks() -> list[Check]:
     """All checks; a network namespace is made and removed again, nothing else is changed."""
-    return [_python(), _kernel(), *_dynamo(), *_generator(), *_network(), _cgroups(), _browser(), _room()]
+    ours = [_python(), _kernel(), *_dynamo(), *_generator()]
+    return [*ours, *_network(), *_servers(), _cgroups(), _browser(), _room()]
 
 
 def show(say: Callable[[str], None]) -> int:
@@ -91,7 +92,6 @@ def _network() -> list[Check]:
     ]
     for command, package, use in (
         ("ip", "iproute2", "platform netns"), ("nsenter", "util-linux", "platform netns"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"),
-        ("etcd", "etcd-server", "etcd discovery"), ("nats-server", "nats-server", "NATS request plane"),
     ):  # fmt: skip
         where = shutil.which(command, path=proc.SYSTEM_PATH)
         text = f"{where} ({use})" if where else f"only for {use}: apt-get install {package}"
@@ -114,6 +114,16 @@ def _namespaces() -> Check:
     return Check(
         "absent" if why else "ok", "network namespaces", why or "one with a bridge was made and removed"
     )
+
+
+def _servers() -> list[Check]:
+    found = []
+    for role, use in (("etcd", "`discovery: etcd`"), ("nats", "`request_plane: nats`")):
+        command, package = planes.SERVERS[role]
+        where = planes.find(command)
+        text = f"{where} ({use})" if where else f"only for {use}: apt-get install {package}"
+        found.append(Check("ok" if where else "absent", command, text))
+    return found
 
 
 def _browser() -> Check:

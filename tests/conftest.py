@@ -13,7 +13,7 @@ from hypothesis import settings
 from harness.core import netns, proc
 from harness.core.errors import UsageError
 from harness.platforms import local
-from harness.sut import venv
+from harness.sut import planes, venv
 
 settings.register_profile("squall", deadline=None)  # nothing in these tests is judged by a clock
 settings.load_profile("squall")
@@ -30,6 +30,8 @@ def missing(marker: str) -> str | None:
             return str(error)
     if marker == "cgroup" and set(local.cgroups() or ()) != {"cpu", "memory"}:
         return "needs root, and a cgroup hierarchy with cpu and memory that it may write"
+    if marker in planes.SERVERS and planes.find(planes.SERVERS[marker][0]) is None:
+        return "`{}` is missing: apt-get install {}".format(*planes.SERVERS[marker])
     if marker == "browser" and not shutil.which("chromium"):
         return "chromium is missing: apt-get install chromium"
     if marker == "netns" and not shutil.which("nft", path=proc.SYSTEM_PATH):
@@ -41,7 +43,7 @@ def missing(marker: str) -> str | None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("REQUIRE", "").split(",")
-    for marker in ("sut", "browser", "netns", "cgroup"):
+    for marker in ("sut", "browser", "netns", "cgroup", "etcd", "nats"):
         if item.get_closest_marker(marker) and (why := missing(marker)):
             if marker in required:
                 pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)

@@ -2,13 +2,12 @@
 
 `squall_instance_listed` {endpoint, instance_id, worker} is 1 when an instance appears in the body of
 a frontend's /health and 0 when it leaves; rows are changes only, at the time of the probe that saw
-them (10 Hz). `worker` is the target that listens on the instance's address, "" when none is known.
+them (10 Hz). `worker` is the target that has the instance (core/owners), "" when none is known.
 A probe without an answer changes nothing: not knowing isn't leaving.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +16,12 @@ from harness.core.records import Sample
 
 METRIC = "squall_instance_listed"
 
-_ADDRESS = re.compile(r"([^,/ ]+):(\d{1,5})(?:/|$)")
-
 
 class Listed:
     """What one frontend lists, followed from probe to probe."""
 
-    def __init__(self, process: str, owner: Callable[[str, int], str]) -> None:
-        """`owner`: name of the target that listens on an address and port, "" when none does."""
+    def __init__(self, process: str, owner: Callable[[str, Any], str | None]) -> None:
+        """`owner`: name of the target that has an instance, by its id and transport."""
         self._process = process
         self._owner = owner
         self._now: dict[tuple[str, str], str] = {}
@@ -38,8 +35,7 @@ class Listed:
         kept = {key: labels for key, labels in self._now.items() if key in found}
         for key in found.keys() - kept.keys():
             endpoint, instance_id = key
-            where = found[key]
-            worker = self._owner(*where) if where else ""
+            worker = self._owner(instance_id, found[key]) or ""
             kept[key] = canonical({"endpoint": endpoint, "instance_id": instance_id, "worker": worker})
             rows.append(self._row(t_ns, kept[key], 1))
         self._now = kept
@@ -49,8 +45,8 @@ class Listed:
         return Sample(t_ns, self._process, METRIC, labels, value)
 
 
-def _instances(body: Any) -> dict[tuple[str, str], tuple[str, int] | None] | None:
-    """(endpoint, instance id) to address and TCP port, None when the body has no list of instances."""
+def _instances(body: Any) -> dict[tuple[str, str], Any] | None:
+    """(endpoint, instance id) to transport, None when the body has no list of instances."""
     listed = body.get("instances") if isinstance(body, dict) else None
     if not isinstance(listed, list):
         return None
@@ -58,15 +54,5 @@ def _instances(body: Any) -> dict[tuple[str, str], tuple[str, int] | None] | Non
     for one in listed:
         if isinstance(one, dict) and "instance_id" in one:
             key = (str(one.get("endpoint", "")), str(one["instance_id"]))
-            found[key] = _address(one.get("transport"))
+            found[key] = one.get("transport")
     return found
-
-
-def _address(transport: Any) -> tuple[str, int] | None:
-    """Address and port in a transport such as {"tcp": "127.0.0.1:4711/..."}."""
-    texts = transport.values() if isinstance(transport, dict) else [transport]
-    for text in texts:
-        match = _ADDRESS.search(text) if isinstance(text, str) else None
-        if match:
-            return match[1], int(match[2])
-    return None

@@ -24,6 +24,7 @@ from harness.collect.instances import Listed
 from harness.collect.rowfile import RowFile
 from harness.core import clock, rundir, sutfile
 from harness.core.errors import Exit, UsageError
+from harness.core.owners import Owners
 from harness.core.records import Probe
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
@@ -68,6 +69,7 @@ class Observer:
         self._stop = threading.Event()
         self._threads: dict[tuple[str, Source], tuple[threading.Event, threading.Thread]] = {}
         self._caches: dict[Source, scrape.Cache] = {}
+        self._owners = Owners()
         self._state: SutState | None = None
         self._headers: dict[str, str] = {}
         self._seen: object = None
@@ -174,9 +176,9 @@ class Observer:
         cache = self._caches.setdefault(source, {})
         self._samples.add(scrape.scrape(*source, self._headers, cache))
 
-    def _owner(self, address: str, port: int) -> str:
-        processes = self._state.processes if self._state is not None else []
-        return sutfile.listener(processes, address, port) or ""
+    def _owner(self, instance_id: str, transport: object) -> str | None:
+        state = self._state
+        return self._owners.name(state.processes, instance_id, transport, state.vantage) if state else None
 
 
 def headers(names: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -15,16 +15,11 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.core import clock, fetch
+from harness.core import clock, fetch, health
 from harness.core.records import Probe
 
 PERIOD_NS = 100 * clock.MS
 TIMEOUT_S = 1.0
-
-GREEN = frozenset({"healthy", "ready", "live", "ok", "up"})
-RED = frozenset(
-    {"unhealthy", "notready", "not_ready", "starting", "draining", "unavailable", "down", "error"}
-)
 
 
 def probe(process: str, url: str, headers: Mapping[str, str]) -> tuple[Probe, Any]:
@@ -40,16 +35,9 @@ def probe(process: str, url: str, headers: Mapping[str, str]) -> tuple[Probe, An
         row.error = fetch.error_text(error)
     else:
         body = _json(answer.body)
-        row.http_status, row.ready = answer.status, ready(body)
+        row.http_status, row.ready = answer.status, health.ready(body)
     row.latency_us = (clock.now_ns() - row.t_ns) // 1000
     return row, body
-
-
-def ready(body: Any) -> bool | None:
-    """What a health body says: its `status` word, None when it has none that is known."""
-    status = body.get("status") if isinstance(body, dict) else None
-    word = status.lower() if isinstance(status, str) else None
-    return True if word in GREEN else False if word in RED else None
 
 
 def run(

@@ -81,6 +81,8 @@ def _sut(sut: Sut, need: Need) -> None:
     need(sut.workers >= 1, "sut.workers", f"must be 1 or more, got {sut.workers}", "set it to 2")
     _disaggregated(sut, need)
     need(sut.frontends >= 1, "sut.frontends", f"must be 1 or more, got {sut.frontends}", "set it to 1")
+    need(sut.etcd_members == 1 or sut.discovery == "etcd", "sut.etcd_members",
+         f"{sut.etcd_members} members of nothing: discovery is {sut.discovery!r}", "write `discovery: etcd`")  # fmt: skip
     need(sut.migration_limit >= 0, "sut.migration_limit", f"got {sut.migration_limit}", "0 = never")
     longest = sut.migration_max_seq_len
     need(longest is None or longest >= 1, "sut.migration_max_seq_len", f"got {longest}",

@@ -105,6 +105,7 @@ class Sut(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     engine_type: Literal["vllm", "sglang", "trtllm"] = "vllm"
     platform: Literal["local", "netns", "kubernetes"] = "local"
     discovery: Literal["file", "etcd"] = "file"
+    etcd_members: Literal[1, 3] = 1  # with `discovery: etcd`
     request_plane: Literal["tcp", "nats"] = "tcp"
     workers: int = 2
     prefill_workers: int = 0  # above 0: disaggregated, and `workers` only decode
@@ -125,6 +126,12 @@ class Sut(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     metrics: list[str] = []
     health: list[str] = []
     targets: list[TargetSpec] = []
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """How many servers Dynamo needs beside it, by role; a role without any is left out."""
+        found: dict[str, int] = {"etcd": self.etcd_members} if self.discovery == "etcd" else {}
+        return found | ({"nats": 1} if self.request_plane == "nats" else {})
 
 
 class Slo(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -1,4 +1,4 @@
-"""One HTTP GET on a connection of its own, with one deadline for all of it.
+"""One HTTP request on a connection of its own, with one deadline for all of it.
 
 A fresh connection each time, so that a refusal is seen at once; a peer that drips bytes doesn't
 extend the deadline, which the usual clients' timeouts (per receive) allow.
@@ -63,18 +63,32 @@ def get(url: str, headers: Mapping[str, str], timeout_s: float, vantage: str | N
 
     `vantage`: the network namespace to ask from (the URL's host is a numeric address then); None: ours.
     """
+    return _exchange(url, "GET", b"", headers, timeout_s, vantage)
+
+
+def post(
+    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, vantage: str | None = None
+) -> Answer:
+    """POST `body` to `url`. Otherwise as `get`."""
+    length = {"Content-Length": str(len(body))}
+    return _exchange(url, "POST", body, {**headers, **length}, timeout_s, vantage)
+
+
+def _exchange(
+    url: str, method: str, body: bytes, headers: Mapping[str, str], timeout_s: float, vantage: str | None
+) -> Answer:
     deadline_ns = clock.now_ns() + int(timeout_s * clock.NS)
     parts = urlsplit(url)
     with _connect(parts, deadline_ns, vantage) as sock:
         sock.settimeout(_left_s(deadline_ns))
-        sock.sendall(_request(parts, headers))
+        sock.sendall(_head(parts, method, headers) + body)
         response = HTTPResponse(_Source(_Stream(sock, deadline_ns)))  # type: ignore[arg-type]
         with response:
             response.begin()
-            body = response.read(MAX_BYTES)
+            content = response.read(MAX_BYTES)
             if response.length:  # a body cut short of its Content-Length is no answer
                 raise HTTPException(f"{response.length} bytes of the body are missing")
-            return Answer(response.status, body)
+            return Answer(response.status, content)
 
 
 def error_text(error: OSError | HTTPException) -> str:
@@ -111,9 +125,9 @@ def _connect(parts: SplitResult, deadline_ns: int, vantage: str | None) -> socke
         raise
 
 
-def _request(parts: SplitResult, headers: Mapping[str, str]) -> bytes:
+def _head(parts: SplitResult, method: str, headers: Mapping[str, str]) -> bytes:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}", "Connection: close"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 

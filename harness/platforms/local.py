@@ -15,13 +15,14 @@ from typing import Any
 from faults import cgroupfs, undo
 from faults.cgroupfs import Hierarchy
 from faults.ports import Found, Ports, Serving, Target, tree_plain
-from harness.core import netns, proc, sutfile
+from harness.core import health, netns, proc, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import FaultError, TargetError
+from harness.core.owners import Owners
 from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
-from harness.sut import ready
+from harness.sut import planes, ready
 from harness.sut.ports import LOOPBACK
 
 _CONNECT_S = 0.5
@@ -52,6 +53,7 @@ class LocalProcesses:
         self.run = run
         self._writing = threading.Lock()  # sut.json is read, changed and written
         self._listed: set[str] = set()  # targets that a frontend was seen to list
+        self._owners = Owners()
 
     def find(self, target: Target) -> Found:
         """Who the target is now. Raises FaultError when sut.json doesn't name it."""
@@ -104,6 +106,8 @@ class LocalProcesses:
             return Serving(
                 _healthy(process, there), None, _requests_of([process], there), _requests_of(frontends, there)
             )
+        if process.role in planes.ROLES:
+            return Serving(_healthy(process, there), traffic=_requests_of(frontends, there), countable=False)
         count = ready.request_count(process, there)
         return Serving(
             healthy=_healthy(process, there),
@@ -119,7 +123,7 @@ class LocalProcesses:
         None when none answers, and for a process of an outside system that was never seen listed:
         it may be something that frontends don't list.
         """
-        views = [view for one in frontends if (view := ready.listed_by(one, state)) is not None]
+        views = [view for one in frontends if (view := ready.listed_by(one, state, self._owners)) is not None]
         if views and all(process.name in view for view in views):
             self._listed.add(process.name)
             return True
@@ -181,9 +185,7 @@ def _healthy(process: Process, vantage: str | None) -> bool | None:
         return None
     for url in process.health:
         answer = ready.ask(url, vantage)
-        body = answer.json() if answer else None
-        good = isinstance(body, dict) and body.get("status") in {"healthy", "ready"}
-        if answer is None or answer.status != 200 or not good:
+        if answer is None or answer.status != 200 or not health.ready(answer.json()):
             return False
     return True
 

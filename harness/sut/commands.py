@@ -6,9 +6,10 @@ in), written to sut.json so that a restart is the same as the first start.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,9 @@ from harness.core import proc, words
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process
-from harness.sut import model
+from harness.sut import model, planes
 from harness.sut.hosts import Host
+from harness.sut.place import Place
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "RUST_LOG")
 WITNESS_MAIN = Path(__file__).with_name("witness") / "main.py"
@@ -37,25 +39,34 @@ class Site:
     control_token: str
     version_env: Mapping[str, str]  # of configs/sut/<version>.yaml; {address}, {interface}: the host's
     caller_env: Mapping[str, str]
+    planes_env: Mapping[str, str] = field(default_factory=dict)  # how Dynamo's processes find each other
 
 
 def names(scenario: Scenario) -> list[str]:
     """Every planned process; on netns each gets a host of its own."""
     sut = scenario.sut
-    planned = (("frontend", sut.frontends), ("worker", sut.workers), ("prefill", sut.prefill_workers))
+    planned = (
+        *sut.servers.items(), ("frontend", sut.frontends), ("worker", sut.workers), ("prefill", sut.prefill_workers),
+    )  # fmt: skip
     return [f"{role}-{index}" for role, count in planned for index in range(1, count + 1)]
 
 
 def port_count(scenario: Scenario) -> int:
-    """Ports to reserve: one a frontend, two a worker (system, control)."""
-    return scenario.sut.frontends + 2 * (scenario.sut.workers + scenario.sut.prefill_workers)
+    """Ports to reserve: two an etcd member or NATS, one a frontend, two a worker (system, control)."""
+    sut = scenario.sut
+    return 2 * (len(planes.names(sut)) + sut.workers + sut.prefill_workers) + sut.frontends
 
 
 def processes(scenario: Scenario, site: Site, ports: list[int]) -> list[Process]:
-    """All processes to start, pid 0 for now. `ports`: port_count() free ones."""
+    """All processes to start, pid 0 for now, in the order in which they need each other.
+
+    `ports`: port_count() free ones. Raises UsageError when a server's binary is missing.
+    """
     sut = scenario.sut
     rest = iter(ports)
-    found = []
+    places = [Place(name, site.hosts[name], next(rest), next(rest)) for name in planes.names(sut)]
+    site = dataclasses.replace(site, planes_env=planes.dynamo_env(sut, places, site.run.discovery))
+    found = planes.processes(places, site.run, site.sut_id, lambda name: _plain_env(site, name))
     for index in range(1, sut.frontends + 1):
         free = next(rest)
         found.append(frontend(scenario, site, index, sut.http_port + index - 1 if sut.http_port else free))
@@ -126,25 +137,27 @@ def _process(site: Site, role: str, index: int, argv: list[str], env: dict[str, 
     )  # fmt: skip
 
 
-def _env(scenario: Scenario, site: Site, name: str) -> dict[str, str]:
-    host = site.hosts[name]
+def _plain_env(site: Site, name: str) -> dict[str, str]:
+    """What every process gets, Dynamo's or not."""
     env = {key: site.caller_env[key] for key in INHERITED if key in site.caller_env}
     if proc.RUN_ENV in site.caller_env:
         env[proc.RUN_ENV] = site.caller_env[proc.RUN_ENV]
+    return {**env, proc.SUT_ENV: site.sut_id, proc.TARGET_ENV: name}
+
+
+def _env(scenario: Scenario, site: Site, name: str) -> dict[str, str]:
+    marks, host = _plain_env(site, name), site.hosts[name]
     return {
-        **env,
+        **marks,
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "DYN_SDK_DISABLE_ANSI_LOGGING": "1",
-        "DYN_DISCOVERY_BACKEND": "file",
-        "DYN_FILE_KV": str(site.run.discovery),
-        "DYN_REQUEST_PLANE": "tcp",
-        "DYN_EVENT_PLANE": "zmq",
+        **site.planes_env,
         "DYN_TCP_RPC_HOST": host.address,
         "DYN_EVENT_PLANE_HOST": host.address,
         "DYN_SYSTEM_HOST": host.address,
         **{key: host.filled(value) for key, value in site.version_env.items()},
         **scenario.sut.env,
-        proc.SUT_ENV: site.sut_id,
+        proc.SUT_ENV: marks[proc.SUT_ENV],
         proc.TARGET_ENV: name,
     }

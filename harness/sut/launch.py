@@ -19,7 +19,7 @@ from harness.core.errors import ProvisionError, ScenarioError
 from harness.core.proc import Identity
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
-from harness.sut import commands, hosts, model, outside, ports, ready, venv
+from harness.sut import commands, hosts, model, outside, planes, ports, ready, venv
 
 GRACE_S = 0.5  # a drain takes Dynamo about 5 s; at the end of a run nobody waits for it
 OURS = {
@@ -47,9 +47,9 @@ def preflight(scenario: Scenario, file: str) -> None:
     if sut.url is not None:
         outside.check(scenario, file)
         return
-    _refuse_later_versions(scenario, file)
     _refuse_platform(scenario, file)
     _refuse_arguments(scenario, file)
+    planes.check(scenario, file)
     assert sut.dynamo is not None  # config checks it
     venv.python(sut.dynamo)
     if sut.model_dir is not None:
@@ -58,15 +58,6 @@ def preflight(scenario: Scenario, file: str) -> None:
         if not 0 < port < 65536 or not ports.is_free(port):
             raise ScenarioError(file, "sut.http_port", f"port {port} is taken by {ports.owner(port)}",
                                 "end it, name another port, or 0 for any free one")  # fmt: skip
-
-
-def _refuse_later_versions(scenario: Scenario, file: str) -> None:
-    for path, value, now in (
-        ("sut.discovery", scenario.sut.discovery, "file"),
-        ("sut.request_plane", scenario.sut.request_plane, "tcp"),
-    ):
-        if value != now:
-            raise ScenarioError(file, path, f"{value!r} comes with a later version", f"write `{now}`")
 
 
 def _refuse_platform(scenario: Scenario, file: str) -> None:
@@ -135,7 +126,12 @@ def provision(
         sutfile.save(run, state)
         hosts.build(placed, sut_id)
         with ports.reserved(commands.port_count(scenario)) as free:
-            _start(state, commands.processes(scenario, site, free), run, say)
+            planned = commands.processes(scenario, site, free)
+            servers = [process for process in planned if process.role in planes.ROLES]
+            if servers:
+                _start(state, servers, run, say)
+                ready.wait(state, scenario.sut.ready_timeout_s)
+            _start(state, planned[len(servers) :], run, say)
             ready.wait(state, scenario.sut.ready_timeout_s)
     except BaseException:
         teardown(state)
@@ -146,7 +142,8 @@ def provision(
 
 def _start(state: SutState, planned: list[sutfile.Process], run: RunDir, say: Callable[[str], None]) -> None:
     """Start each process and write it down at once."""
-    say(f"starting Dynamo {state.dynamo}: {', '.join(process.name for process in planned)}")
+    what = "" if planned[0].role in planes.ROLES else f"Dynamo {state.dynamo}: "
+    say(f"starting {what}{', '.join(process.name for process in planned)}")
     for process in planned:
         assert process.log is not None and process.cwd is not None
         try:

@@ -11,15 +11,15 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.core import clock, fetch, proc, sutfile
+from harness.core import clock, fetch, health, proc
 from harness.core.errors import ProvisionError
+from harness.core.owners import Owners
 from harness.core.sutfile import Process, SutState
 
 POLL_S = 0.05
 REQUEST_TIMEOUT_S = 1.0
 
 _REQUESTS = re.compile(r"^dynamo_component_requests_total\{([^}]*)\} (\S+)$", re.MULTILINE)
-_ADDRESS = re.compile(r"([^,/ ]+):(\d{1,5})(?:/|$)")
 
 
 def ask(url: str, vantage: str | None = None) -> fetch.Answer | None:
@@ -63,9 +63,7 @@ def problem(process: Process, state: SutState) -> str | None:
         port = urlsplit(url).port
         if port not in proc.listening_ports(process.pid):
             return f"{url}: answered by another process than {process.pid}, which doesn't listen there"
-        body = answer.json()
-        wanted = "healthy" if process.role == "frontend" else "ready"
-        if answer.status != 200 or not isinstance(body, dict) or body.get("status") != wanted:
+        if answer.status != 200 or not health.ready(answer.json()):
             return f"{url}: {answer.status} {_short(answer.body)}"
     return _frontend_problem(process, state) if process.role == "frontend" else None
 
@@ -83,24 +81,22 @@ def _frontend_problem(process: Process, state: SutState) -> str | None:
     return None if state.model in names else f"{url}: offers {names or 'no model'}, not {state.model}"
 
 
-def listed_by(frontend: Process, state: SutState) -> dict[str, str] | None:
+def listed_by(frontend: Process, state: SutState, owners: Owners | None = None) -> dict[str, str] | None:
     """Worker name to instance id, as this frontend lists them now; None when it doesn't answer.
 
-    An instance belongs to the worker that listens on its transport address.
+    `owners` remembers what a worker that is stopped meanwhile doesn't say any more.
     """
     answer = ask(frontend.health[0], state.vantage)
     body = answer.json() if answer else None
     if not isinstance(body, dict):
         return None
-    engines = state.engines()
+    owners, engines = owners or Owners(), state.engines()
     found = {}
     for one in body.get("instances") or []:
-        if one.get("endpoint") != "generate":
-            continue
-        match = _ADDRESS.search(str((one.get("transport") or {}).get("tcp", "")))
-        name = sutfile.listener(engines, match[1], int(match[2])) if match else None
-        if name is not None:
-            found[name] = str(one["instance_id"])
+        if one.get("endpoint") == "generate":
+            name = owners.name(engines, str(one["instance_id"]), one.get("transport"), state.vantage)
+            if name is not None:
+                found[name] = str(one["instance_id"])
     return found
 
 

@@ -24,7 +24,7 @@ BODY = {
 
 
 def listed() -> Listed:
-    return Listed("frontend-1", lambda *where: {("127.0.0.1", 4711): "worker-1"}.get(where, ""))
+    return Listed("frontend-1", lambda _id, transport: "worker-1" if "4711" in str(transport) else None)
 
 
 def view(rows: list[Sample]) -> set[tuple[str, str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from http.client import HTTPException
 
 import pytest
@@ -70,3 +72,23 @@ def test_refusal_reset_and_bad_addresses_have_names() -> None:
         with pytest.raises((HTTPException, OSError)) as bad:
             get(url)
         assert fetch.error_text(bad.value)
+
+
+def test_a_post_carries_its_body() -> None:
+    received = bytearray()
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            while b'{"a":1}' not in received and (data := connection.recv(4096)):
+                received.extend(data)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v3/x"
+        assert fetch.post(url, b'{"a":1}', {"Content-Type": "application/json"}, 5) == (200, b"{}")
+        thread.join()
+    head, _, body = bytes(received).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v3/x HTTP/1.1\r\n") and body == b'{"a":1}'
+    assert b"Content-Length: 7" in head and b"Content-Type: application/json" in head

@@ -35,8 +35,6 @@ def test_a_plain_scenario_passes() -> None:
 @pytest.mark.parametrize(
     ("sut", "text"),
     [
-        ({"discovery": "etcd"}, "sut.discovery: 'etcd' comes with a later version; write `file`"),
-        ({"request_plane": "nats"}, "sut.request_plane: 'nats' comes with a later version; write `tcp`"),
         ({"worker_args": ["--x"]}, "sut.worker_args: the witness engine takes no arguments"),
         ({"frontend_args": ["--http-port=1"]}, "sut.frontend_args: '--http-port=1' is squall's to set; use sut.http_port"),
         ({"engine": "mocker", "worker_args": ["--model-path", "x"]}, "use sut.model_dir"),
