@@ -284,6 +284,8 @@ class Session:
 def _refuse_outside(run: RunDir) -> None:
     """A system on hosts of its own is reached from its client's host only. Raises UsageError."""
     vantage = sutfile.load(run).vantage if run.sut.exists() else None
+    if vantage is not None and vantage not in netns.named(vantage):
+        raise UsageError(f"{run.sut}: the system is down and its hosts are gone; start one with `squall up`")
     if vantage is not None and not netns.inside(vantage):
         enter = " ".join(netns.command(vantage, ["locust", "..."]))
         raise UsageError(f"{run.sut}: the system is reached from namespace {vantage} only: sudo {enter}")

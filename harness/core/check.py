@@ -63,6 +63,8 @@ def _sut(sut: Sut, need: Need) -> None:
          'write `dynamo: "1.6.1"` to start Dynamo here, or `url: "http://host:port"` for one that runs')  # fmt: skip
     if sut.url is not None:
         need(sut.model is not None, "sut.model", "is missing", "name the model that requests ask for")
+        need(sut.platform == "local", "sut.platform", f"{sut.platform!r} doesn't go with sut.url",
+             "an outside system is where it is: leave `platform` out")  # fmt: skip
     for path, urls in (
         ("url", [sut.url] if sut.url is not None else []),
         ("metrics", sut.metrics),

@@ -108,9 +108,18 @@ def command(name: str | None, argv: Sequence[str]) -> list[str]:
 
 def inside(name: str) -> bool:
     """True when this thread is in the namespace `name`."""
+    return _is_ours(DIRECTORY / name)
+
+
+def shared(pid: int) -> bool:
+    """True when a process is in the network namespace of this thread."""
+    return _is_ours(Path(f"/proc/{pid}/ns/net"))
+
+
+def _is_ours(path: Path) -> bool:
     try:
-        there, here = (DIRECTORY / name).stat(), Path("/proc/thread-self/ns/net").stat()
-    except FileNotFoundError:
+        there, here = path.stat(), Path("/proc/thread-self/ns/net").stat()
+    except OSError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.core import clock, ids, proc
+from harness.core import clock, ids, netns, proc
 from harness.core.errors import ProvisionError
 
 LOW, HIGH = 20_000, 30_000
@@ -62,7 +62,7 @@ def is_free(port: int) -> bool:
 def owner(port: int) -> str:
     """Who listens on a port, in words."""
     for pid in proc.pids():
-        if port in proc.listening_ports(pid):
+        if netns.shared(pid) and port in proc.listening_ports(pid):
             sut_id = proc.environ(pid).get(proc.SUT_ENV)
             of = f" of the system {sut_id}" if sut_id else ""
             return f"process {pid} ({proc.command_line(pid)}){of}"

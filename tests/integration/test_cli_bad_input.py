@@ -23,7 +23,7 @@ CASES = [
     (["known=[{violation: lost_tokens, reason: old, expires: 2020-01-31}]"], ["known[0].expires", "2020-01-31"]),
     (['sut.dynamo="0.0.1"'], ["0.0.1", "1.6.1"]),
     (["sut.model_dir=/nonexistent"], ["sut.model_dir", "/nonexistent"]),
-    (["sut.platform=netns"], ["sut.platform", "netns", "local"]),
+    (["sut.platform=kubernetes"], ["sut.platform", "kubernetes", "local"]),
     (["sut={url: \"http://127.0.0.1:1\", model: m}", "faults=[]"], ["127.0.0.1:1"]),
     (["sut={url: \"http://127.0.0.1:1\", model: m, headers_env: {A: NO_SUCH_VARIABLE}}", "faults=[]"], ["NO_SUCH_VARIABLE"]),
     (["sut={url: \"http://127.0.0.1:1\", model: m, targets: [{role: worker, pid: 4194304}]}", "faults=[]"], ["4194304"]),

@@ -169,3 +169,5 @@ def test_up_says_where_locust_must_run_and_elsewhere_it_is_refused(
         down = squall("down", str(out), out=out)
     assert down.code == 0, down.out + down.err
     assert of_run(out) == []
+    late = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    assert late.returncode == 2 and "its hosts are gone" in late.stderr

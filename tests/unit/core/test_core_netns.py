@@ -142,6 +142,18 @@ def test_a_command_runs_in_it_as_the_very_process(start: str, tmp_path: Path) ->
     assert netns.command(None, ["true"]) == ["true"]
 
 
+def test_who_shares_our_network(start: str, tmp_path: Path) -> None:
+    argv = netns.command(_made(f"{start}a"), ["sleep", "60"])
+    who = proc.spawn_detached(argv, {"PATH": os.defpath}, tmp_path / "log")
+    try:
+        assert netns.shared(os.getppid()) is True
+        assert clock.wait_until(lambda: netns.shared(who.pid) is False, 5)
+        assert netns.shared(1 << 22) is False
+    finally:
+        proc.stop_all([who], 0)
+        proc.collect([who])
+
+
 def test_what_ip_says_is_in_the_error(start: str) -> None:
     _made(f"{start}a")
     with pytest.raises(OSError, match=rf"`ip netns add {start}a`: .*File exists"):

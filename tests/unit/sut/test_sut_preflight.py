@@ -64,6 +64,12 @@ def test_hosts_of_their_own_need_ip(monkeypatch: pytest.MonkeyPatch) -> None:
         launch.preflight(scenario(platform="netns"), "t.yaml")
 
 
+def test_an_outside_system_has_no_platform() -> None:
+    with pytest.raises(ScenarioError, match=r"sut\.platform: 'netns' doesn't go with sut\.url; an outside"):
+        scenario(url="http://h", model="m", platform="netns")
+    assert scenario(url="http://h", model="m").sut.platform == "local"
+
+
 def test_one_network_has_room_for_so_many_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "refusal", lambda: None)
     launch.preflight(scenario(platform="netns", workers=249), "t.yaml")
