@@ -5,6 +5,7 @@ Secrets of the journal (environments, tokens) never get into a report.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -178,9 +179,18 @@ def _in_flight(ledger: Sequence[LedgerEntry]) -> int | None:
 def _fates(ledger: Sequence[LedgerEntry], max_ids: int) -> list[Fate]:
     """Fates over all targets, in the ledger's order; only those that occurred."""
     ids = {name: [one for entry in ledger for one in entry.fates.get(name, ())] for name in FATES}
+    times = {name: n for entry in ledger for name, n in entry.migrated.items()}
     return [
-        Fate(fate=name, count=len(found), request_ids=found[:max_ids]) for name, found in ids.items() if found
+        Fate(fate=name, count=len(found), request_ids=found[:max_ids], migrated=_times(found, times))
+        for name, found in ids.items()
+        if found
     ]
+
+
+def _times(found: Sequence[str], times: Mapping[str, int]) -> dict[str, int]:
+    """How many of these streams migrated how often, by number of times; empty when one is unknown."""
+    counts = Counter(times[name] for name in found if name in times)
+    return {str(n): counts[n] for n in sorted(counts)} if counts.total() == len(found) else {}
 
 
 def _felt(analysis: Analysis, fault_id: str, in_flight: int | None) -> tuple[str, int | None]:
@@ -218,4 +228,22 @@ def _ledger_note(ledger: Sequence[LedgerEntry]) -> str:
             )
         verdict = {True: ": they agree.", False: ": they DISAGREE.", None: "."}[entry.agrees]
         notes.append(where + said + verdict)
+        notes += _more_notes(entry)
     return " ".join(notes)
+
+
+def _more_notes(entry: LedgerEntry) -> list[str]:
+    """Requests that were sent again before an engine had them, and streams that were out of migrations."""
+    notes = []
+    if entry.counter_new or entry.moved or entry.agrees_new is False:
+        verdict = {True: ": they agree.", False: ": they DISAGREE.", None: "."}[entry.agrees_new]
+        notes.append(
+            f"It counted {text.number(entry.counter_new)} of new requests; {len(entry.moved)} moved, "
+            f"{len(entry.refused)} were refused{verdict}"
+        )
+    if entry.exhausted:
+        notes.append(
+            f"{len(entry.exhausted)} had used up the migrations that the limit allows: {entry.exhausted[0]}"
+            + (f" and {len(entry.exhausted) - 1} more." if len(entry.exhausted) > 1 else ".")
+        )
+    return notes

@@ -134,6 +134,7 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True):
     fate: str
     count: int
     request_ids: list[str] = []
+    migrated: dict[str, int] = {}  # how often -> how many of them; empty: unknown
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ ICONS = {
     "warn": '<path d="M21 7v20M21 34.5v.6"/>',
 }
 FATE_COLOURS = {
-    "migrated_exact": plots.GREEN, "finished_there": plots.BLUE, "cut": "#e4572e", "corrupted": "#b1002a",
+    "migrated_exact": plots.GREEN, "finished_there": plots.BLUE, "hit_again": "#8ab0d9", "cut": "#e4572e", "corrupted": "#b1002a",
     "timed_out": "#5a3d8c", "cancelled": "#a9b1ba", "shed": plots.GOLD, "lost": "#8f2d56",
 }  # fmt: skip
 
@@ -124,6 +124,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "fault_state": fault_state,
         "journal_text": journal_text,
         "fate_colour": lambda fate: FATE_COLOURS.get(fate, plots.GREY),
+        "migrated": text.migrated,
         "fate_word": lambda fate: text.FATE_WORDS.get(fate, fate),
         "worse": worse,
         "clock": lambda at: text.UNKNOWN if at is None else f"{at:.2f}",

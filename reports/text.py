@@ -6,6 +6,7 @@ Shared by the HTML and the Markdown renderer. Knows no markup and escapes nothin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 UNKNOWN = "unknown"
 
@@ -40,6 +41,7 @@ OUTCOME_WORDS = {
 FATE_WORDS = {
     "migrated_exact": "migrated, complete and exact",
     "finished_there": "finished where it was",
+    "hit_again": "migrated, then ended by a later fault",
     "cut": "cut",
     "corrupted": "corrupted",
     "timed_out": "timed out",
@@ -63,6 +65,15 @@ def number(value: float | None, digits: int = 3) -> str:
     places = max(0, digits - 1 - math.floor(math.log10(size)))
     text = f"{value:,.{min(places, 6)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def migrated(times: Mapping[str, int]) -> str:
+    """How often streams migrated: `1 time: 7, 2 times: 3`."""
+    parts = [
+        f"{'never' if n == '0' else '1 time' if n == '1' else f'{n} times'}: {many:,}"
+        for n, many in times.items()
+    ]
+    return ", ".join(parts) or UNKNOWN
 
 
 def count(value: int | None) -> str:

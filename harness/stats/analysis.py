@@ -20,7 +20,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Interval = tuple[int, int]
 FATES = (
-    "migrated_exact", "finished_there", "cut", "corrupted", "timed_out", "cancelled", "shed", "lost",
+    "migrated_exact", "finished_there", "hit_again", "cut", "corrupted", "timed_out", "cancelled", "shed",
+    "lost",
 )  # fmt: skip
 
 
@@ -76,8 +77,11 @@ class LedgerEntry:
     """What became of the streams in flight on one target when one fault took effect.
 
     `applicable` False: nobody can tell which streams were there (`why`); the rest is then empty.
-    fates maps each of FATES to request ids. attempts_(low|high) bound what the SUT's counter of ongoing
-    migrations may have grown by, from segments; counter_ongoing and counter_new are what it did grow by.
+    fates maps each of FATES to request ids. migrated: how often each of these streams went on elsewhere in
+    its life, by the engines. exhausted: those that were cut after as many migrations as the limit allows.
+    attempts_(low|high) bound what the SUT's counter of ongoing migrations may have grown by, from segments;
+    counter_ongoing and counter_new are what it did grow by. moved: requests that the frontend sent again
+    before any engine had them, and that an engine then made; refused: failed ones that no engine ever had.
     """
 
     fault_id: str
@@ -93,6 +97,11 @@ class LedgerEntry:
     counter_ongoing: float | None = None
     counter_new: float | None = None
     agrees: bool | None = None  # None: one side is unknown
+    migrated: Mapping[str, int] = field(default_factory=dict)
+    exhausted: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    agrees_new: bool | None = None
 
     @property
     def closes(self) -> bool | None:

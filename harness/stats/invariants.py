@@ -128,18 +128,25 @@ def _ledger_closes(data: RunData, ledger: Sequence[LedgerEntry]) -> Invariant:
 
 
 def _ledger_agrees(ledger: Sequence[LedgerEntry]) -> Invariant:
-    """The SUT's counter of ongoing migrations and the engines' segments tell the same story."""
+    """The SUT's counters of migrations and what became of the requests tell the same story."""
     wrong = [entry for entry in ledger if entry.agrees is False]
+    new = [entry for entry in ledger if entry.agrees_new is False]
     known = [entry for entry in ledger if entry.agrees is not None]
     if not known:
         why = next((e.why for e in ledger if e.why), "no fault with both segments and counters")
         return Invariant("ledger_agrees", None, 0, (), why)
-    detail = "; ".join(
+    details = [
         f"{e.fault_id} on {e.target}: the counter rose by {e.counter_ongoing:g}, the segments allow "
         f"{e.attempts_low} to {e.attempts_high}"
         for e in wrong
-    )
-    return Invariant("ledger_agrees", not wrong, len(wrong), (), detail)
+    ]
+    details += [
+        f"{e.fault_id} on {e.target}: the counter of new requests rose by {e.counter_new:g}, but "
+        f"{len(e.moved)} moved and {len(e.refused)} were refused"
+        for e in new
+    ]
+    count = len({(e.fault_id, e.target) for e in (*wrong, *new)})
+    return Invariant("ledger_agrees", not details, count, (), "; ".join(details))
 
 
 def missing_faults(data: RunData, happened: Sequence[FaultEvent]) -> list[str]:

@@ -7,7 +7,9 @@ they count attempts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,20 +24,55 @@ from harness.stats.load import RunData
 from harness.stats.metrics import MIGRATIONS, frontend_processes
 from harness.stats.segments import OPEN
 
+SKEW_NS = 50_000_000  # between the log's wall clock and ours
 CUT = frozenset({"stream_error", "truncated", "transport_error", "http_error"})
 
 
 def build(data: RunData, found: Sequence[FaultEvent], horizon_ns: int) -> tuple[LedgerEntry, ...]:
     """One entry for each fault on each target that took effect."""
-    return tuple(_entry(data, e, found, horizon_ns) for e in found if e.effective_ns is not None)
+    entries: list[LedgerEntry] = []
+    later: set[str] = set()  # in flight at a later fault
+    for e in sorted(found, key=lambda e: e.effective_ns or 0, reverse=True):
+        if e.effective_ns is not None:
+            entry, went_on = _entry(data, e, found)
+            entries.append(_against_counters(data, e, _survived(entry, went_on & later), horizon_ns))
+            later |= {name for ids in entry.fates.values() for name in ids}
+    order = {(e.fault_id, e.target): n for n, e in enumerate(found)}
+    return tuple(sorted(entries, key=lambda entry: order[entry.fault_id, entry.target]))
 
 
-def _entry(data: RunData, e: FaultEvent, found: Sequence[FaultEvent], horizon_ns: int) -> LedgerEntry:
-    if data.sut.roles.get(e.target, "worker") != "worker":
-        return LedgerEntry(e.fault_id, e.target, False, f"{e.target} is no worker: no stream runs on it")
+def _survived(entry: LedgerEntry, hit: frozenset[str]) -> LedgerEntry:
+    """Streams that this fault only moved: that they failed in the end is a later fault's doing."""
+    if not hit:
+        return entry
+    fates = {name: list(ids) for name, ids in entry.fates.items()}
+    for fate in ("cut", "timed_out", "shed", "lost"):
+        fates["hit_again"] = [*fates.get("hit_again", []), *(x for x in fates.get(fate, ()) if x in hit)]
+        fates[fate] = [x for x in fates.get(fate, ()) if x not in hit]
+    return replace(
+        entry,
+        fates={name: tuple(sorted(ids)) for name, ids in fates.items()},
+        exhausted=tuple(name for name in entry.exhausted if name not in hit),
+    )
+
+
+def _entry(data: RunData, e: FaultEvent, found: Sequence[FaultEvent]) -> tuple[LedgerEntry, frozenset[str]]:
+    """The entry without counters, and which of its streams went on because of this fault."""
+    none: frozenset[str] = frozenset()
+    role = data.sut.roles.get(e.target, "worker")
+    if role == "prefill":
+        why = "makes first tokens only, and no answer says which prompts were with it at that instant"
+        return LedgerEntry(e.fault_id, e.target, False, f"{e.target} {why}"), none
+    if role != "worker":
+        return LedgerEntry(
+            e.fault_id, e.target, False, f"{e.target} is no worker: no stream runs on it"
+        ), none
     if data.segments is not None:
         there = _by_segments(data.segments, e, found)
-        went_on = _continued(data.segments, there)
+        went_on = _continued(data.segments, there, e)
+        times = Counter(
+            {str(i): int(n) for i, n in data.segments.groupby("request_id")["part"].max().items()}
+        )
         source = "segments"
     else:
         ids = instance_ids(data, e)
@@ -43,14 +80,21 @@ def _entry(data: RunData, e: FaultEvent, found: Sequence[FaultEvent], horizon_ns
             return LedgerEntry(
                 e.fault_id, e.target, False,
                 "no witness engine kept segments, and the target's instance id isn't known",
-            )  # fmt: skip
+            ), none  # fmt: skip
         there = _by_instance(data, e, ids)
-        went_on = frozenset()
+        went_on, times = none, Counter()
         source = "engine_worker_id"
     fates = _fates(data, e, there, went_on, source)
-    in_flight = sum(len(ids) for ids in fates.values())
-    entry = LedgerEntry(e.fault_id, e.target, True, "", in_flight, fates, source)
-    return _against_counters(data, e, entry, horizon_ns)
+    everyone = [name for ids in fates.values() for name in ids]
+    migrated = {name: times[name] for name in everyone} if data.segments is not None else {}
+    limit = data.scenario.sut.migration_limit
+    ours = data.scenario.sut.url is None  # nobody knows the limit of an outside system
+    cut = (*fates["cut"], *fates["shed"])
+    entry = LedgerEntry(
+        e.fault_id, e.target, True, "", len(everyone), fates, source, migrated=migrated,
+        exhausted=tuple(sorted(name for name in cut if ours and migrated.get(name, -1) >= limit)),
+    )  # fmt: skip
+    return entry, went_on
 
 
 def _by_segments(segments: pd.DataFrame, e: FaultEvent, found: Sequence[FaultEvent]) -> pd.DataFrame:
@@ -76,11 +120,16 @@ def _by_segments(segments: pd.DataFrame, e: FaultEvent, found: Sequence[FaultEve
     return mine[mine["end_ns"] > at]
 
 
-def _continued(segments: pd.DataFrame, there: pd.DataFrame) -> frozenset[str]:
-    """Ids of streams in `there` that have a later segment."""
-    last = segments.groupby("request_id")["part"].max()
-    now = there.groupby("request_id")["part"].max()
-    return frozenset(str(i) for i in now.index[(last.reindex(now.index) > now).to_numpy(bool)])
+def _continued(segments: pd.DataFrame, there: pd.DataFrame, e: FaultEvent) -> frozenset[str]:
+    """Ids of streams in `there` whose next segment is this fault's doing.
+
+    After a kill each is. Else one that began until the target was recovered: what moved a stream later was
+    something else.
+    """
+    following = segments.assign(part=segments["part"] - 1)[["request_id", "part", "start_ns"]]
+    pairs = there[["request_id", "part"]].merge(following, on=["request_id", "part"])
+    over = OPEN if e.fault in RESTARTING or e.recovered_ns is None else e.recovered_ns
+    return frozenset(str(name) for name in pairs["request_id"][pairs["start_ns"] <= over])
 
 
 def instance_ids(data: RunData, e: FaultEvent) -> frozenset[str]:
@@ -158,9 +207,11 @@ def _against_counters(data: RunData, e: FaultEvent, entry: LedgerEntry, horizon_
     a second segment continued after their first token (attempts_low), and at most by these and the
     continuations before a first token, the streams that failed, and those in flight that we cancelled.
     """
+    if not entry.applicable:
+        return entry
     over = max(t for t in (e.recovered_ns, e.gone_ns, e.effective_ns) if t is not None)
     span = _scrapes_around(data, _asked_ns(e), over if e.recovered_ns is not None else horizon_ns)
-    if span is None or data.segments is None:
+    if span is None:
         return entry
     start, end = span
     deltas = [
@@ -171,16 +222,41 @@ def _against_counters(data: RunData, e: FaultEvent, entry: LedgerEntry, horizon_
         for kind in ("ongoing_request", "new_request")
     ]
     ongoing, new = (_sum(rises) for rises in deltas)
+    entry = replace(entry, counter_ongoing=ongoing, counter_new=new)
+    if data.segments is None:
+        return entry
     part = data.segments
     part = part[(part["part"] > 0) & (part["start_ns"] > start) & (part["start_ns"] <= end)]
     low = int((part["first"] > 0).sum())
     failed = data.requests.failed & data.requests.overlaps(start, end)
     high = len(part) + int(failed.sum()) + len(entry.fates.get("cancelled", ()))
-    return LedgerEntry(
-        entry.fault_id, entry.target, True, "", entry.in_flight, entry.fates, entry.source,
-        migrations=len(part), attempts_low=low, attempts_high=high, counter_ongoing=ongoing,
-        counter_new=new, agrees=low <= ongoing <= high if ongoing is not None and data.complete else None,
-    )  # fmt: skip
+    agrees = low <= ongoing <= high if ongoing is not None and data.complete else None
+    entry = replace(entry, migrations=len(part), attempts_low=low, attempts_high=high, agrees=agrees)
+    return _new_requests(data, entry, start, end)
+
+
+def _new_requests(data: RunData, entry: LedgerEntry, start: int, end: int) -> LedgerEntry:
+    """Hold the counter of `new_request` against what became of the requests that were sent again.
+
+    It counts attempts, too: at least one for each request that moved, at most one more for each that
+    failed, was shed or was cancelled before an engine had it, or went on elsewhere before a first token.
+    Without a line in the frontends' logs for a rise, nobody can tell.
+    """
+    assert data.segments is not None
+    begun = data.segments.groupby("request_id")["start_ns"].max()
+    again = [x for x in data.retries if x.kind == "new_request" and start < x.t_ns <= end]
+    moved = [x.request_id for x in again if begun.get(x.request_id, -1) >= x.t_ns - SKEW_NS]
+    s = data.requests
+    never = s.overlaps(start, end) & ~np.isin(s.request_id, list(begun.index)) & ~s.is_("ok")
+    refused = s.ids(never & ~s.is_("cancelled"))
+    elsewhere = data.segments
+    elsewhere = elsewhere[(elsewhere["part"] > 0) & (elsewhere["first"] == 0)]
+    elsewhere = elsewhere[(elsewhere["start_ns"] > start) & (elsewhere["start_ns"] <= end)]
+    low, high = len(moved), len(again) + int(never.sum()) + len(elsewhere)
+    new = entry.counter_new
+    told = new is not None and data.complete and (bool(data.retries) or new <= high)
+    agrees = low <= new <= high if told and new is not None else None
+    return replace(entry, moved=tuple(sorted(set(moved))), refused=refused, agrees_new=agrees)
 
 
 def _asked_ns(e: FaultEvent) -> int:

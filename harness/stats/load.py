@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from harness.collect import retries
+from harness.collect.retries import Retry
 from harness.core import config, rundir, strict
 from harness.core.errors import InvalidRun, SquallError
 from harness.core.records import OUTCOMES, JournalLine
@@ -80,6 +82,7 @@ class RunData:
     done_rows: int | None  # rows that the Locust processes say they wrote
     complete: bool  # all requests are there, so that an absent one is proven to be lost
     reasons: tuple[str, ...]  # why the data can't be trusted, without paths
+    retries: tuple[Retry, ...] = ()  # by the frontends' logs, on the run axis
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -110,11 +113,20 @@ def read(run: RunDir) -> RunData:
         probes=_flat(run.probes, _PROBES, ["process", "path", "t_ns", "http_status"], reasons),
         journal=_journal(run.journal, bool(scenario.faults), reasons),
         segments=found,
+        retries=_retries(run, anchor),
         plan=_plan(run.plan, reasons),
         done_rows=done_rows,
         complete=complete,
         reasons=tuple(dict.fromkeys(reasons)),
     )
+
+
+def _retries(run: RunDir, anchor: object) -> tuple[Retry, ...]:
+    """The frontends' log of migrations, moved to the run axis."""
+    wall = anchor.get("wall_ns") if isinstance(anchor, dict) else None
+    if not isinstance(wall, int):
+        return ()
+    return tuple(one._replace(t_ns=one.t_ns - wall) for one in retries.read(run))
 
 
 def earlier_reasons(manifest: Mapping[str, Any]) -> list[str]:

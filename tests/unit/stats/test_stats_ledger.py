@@ -71,7 +71,7 @@ def test_every_fate_is_seen(tmp_path):
     segments += seg("worker-1", "before", 19.1, 19.4)
     found = entry(tmp_path, rows, segments)
     assert found.fates == {
-        "migrated_exact": ("migrated",), "finished_there": ("there",), "cut": ("cut", "gone"),
+        "hit_again": (), "migrated_exact": ("migrated",), "finished_there": ("there",), "cut": ("cut", "gone"),
         "corrupted": ("bad",), "timed_out": ("late",), "cancelled": ("ours",), "shed": ("full",), "lost": ("lost",),
     }  # fmt: skip
     assert found.in_flight == 9
