@@ -5,8 +5,10 @@ from __future__ import annotations
 from faults.crashloop import Crashloop
 from faults.drain import Terminate
 from faults.limits import Memory, Slow
+from faults.network import Loss, Partition, Reset
 from faults.ports import Fault
 from faults.process import Kill, Pause
+from faults.shaping import Bandwidth, Delay
 
 FAULTS: dict[str, type[Fault]] = {
     "process.kill": Kill,
@@ -15,4 +17,9 @@ FAULTS: dict[str, type[Fault]] = {
     "process.crashloop": Crashloop,
     "process.slow": Slow,
     "process.memory": Memory,
+    "network.partition": Partition,
+    "network.loss": Loss,
+    "network.reset": Reset,
+    "network.bandwidth": Bandwidth,
+    "network.delay": Delay,
 }

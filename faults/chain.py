@@ -15,14 +15,12 @@ from typing import Any
 
 from faults import undo as undo_ops
 from faults.journal import Journal, JournalError, Phase
-from faults.ports import Evidence, Ports, Target, Undo
+from faults.ports import GRACE_S, Evidence, Ports, Target, Undo
 from faults.timeline import Injection
 from harness.core import clock
 from harness.core.errors import FaultError
 
 log = logging.getLogger(__name__)
-
-GRACE_S = 5.0  # after which the guardian takes a fault out of our hands
 
 Failed = Callable[[Injection, Target, str], None]
 Others = Callable[["Chain"], list[str]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from faults.cgroupfs import Hierarchy
 from harness.core import clock
@@ -100,6 +100,75 @@ class ProcessControl(Protocol):
         """Look once, from outside."""
 
 
+@dataclass(frozen=True)
+class Host:
+    """Where a target lives on the network: a namespace, known by its inode, and its addresses there."""
+
+    name: str  # of the target; `client` for the load generator's side
+    netns: str
+    inode: int
+    device: str
+    addresses: tuple[str, ...]  # of all its devices but loopback, v4 and v6
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A target's host, the hosts that a fault puts it apart from, and the side that squall itself uses."""
+
+    target: Host
+    peers: tuple[Host, ...]
+    client: Host
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Something sent from a socket of one host to a socket of another.
+
+    datagrams: `count` of UDP. connect: one TCP handshake. rate: TCP for at most `seconds` or
+    `count` bytes. echo: UDP there and back, one after the other, `count` times. kill: a TCP
+    connection that stays open while `argv` runs.
+    """
+
+    kind: Literal["datagrams", "connect", "rate", "echo", "kill"]
+    sender: Host
+    receiver: Host
+    count: int = 1
+    seconds: float = 1.0
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Echo:
+    """What became of a probe. Times are CLOCK_MONOTONIC ns."""
+
+    sent: int
+    arrived: int
+    sent_ns: int  # of the first
+    arrived_ns: int | None  # of the first
+    answer: str  # connect, kill: accepted | reset | silent
+    kbit_per_s: float
+    rtt_ms: float | None  # the median
+
+
+class NetworkControl(Protocol):
+    """The network between hosts of the system under test. Raises FaultError."""
+
+    def wire(self, target: Target, peers: Sequence[str]) -> Wire:
+        """Who is where. peers: names, roles, `control_plane`, `all`; the client's host is never among them."""
+
+    def queues(self) -> frozenset[str]:
+        """Kinds of queues that the kernel has: htb, tbf, netem."""
+
+    def run(self, host: Host, argv: Sequence[str]) -> str:
+        """Output of a command on a host."""
+
+    def probe(self, probes: Sequence[Probe]) -> list[Echo]:
+        """Send all of them at once, and say what became of each."""
+
+    def connections(self, wire: Wire) -> list[str]:
+        """Established TCP connections between the target and its peers, as both ends' kernels list them."""
+
+
 def _rest(seconds: float) -> bool:
     clock.sleep_s(seconds)
     return False
@@ -116,14 +185,18 @@ class Ports:
         None  # by controller: where limits can be set on the targets' host
     )
     mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
+    network: NetworkControl | None = None
 
     @property
     def offers(self) -> frozenset[str]:
-        """Names of the ports that are there."""
-        return frozenset(name for name in PORTS if getattr(self, name, None) is not None)
+        """Names of the ports that are there, and what the kernel has of CAPABILITIES."""
+        queues = frozenset() if self.network is None else self.network.queues()
+        return (queues & {*CAPABILITIES}) | {name for name in PORTS if getattr(self, name, None) is not None}
 
 
 PORTS = ("processes", "cgroups", "network", "control_plane", "engines", "gpus")
+CAPABILITIES = ("netem",)  # what a port may or may not be able to do; a fault `needs` it like a port
+GRACE_S = 5.0  # after which the guardian takes a fault out of the run's hands
 
 
 class Fault(Protocol):

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from faults.chain import GRACE_S, Chain
+from faults.chain import Chain
 from faults.journal import Journal
-from faults.ports import Ports, Target
+from faults.ports import GRACE_S, Ports, Target
 from faults.timeline import COMPATIBLE, Injection, Plan
 from harness.core import clock
 from harness.core.clock import Anchor

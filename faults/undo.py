@@ -9,6 +9,7 @@ and no scenario. Standard library only; every operation is idempotent and checks
     Start `target` again unless `replaces` lives (with stop: kill it first) or another living process
     carries its marks. `tree` is what was left of the old one, killed before the new one starts.
 {"op": "cgroup", ...}: in cgroupfs.
+{"op": "nft_table" | "tc_root", ...}: see undo_network.py
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faults import cgroupfs
+from faults import cgroupfs, undo_network
 from harness.core import clock, proc
 from harness.core.proc import Identity
 
@@ -151,7 +152,25 @@ def _spawn_command(op: Op) -> str:
     return f"cd {shlex.quote(op.get('cwd') or '/')} && setsid {start}"
 
 
-_APPLY = {"signal": _apply_signal, "spawn": _apply_spawn, "cgroup": cgroupfs.apply}
-_VERIFY = {"signal": _verify_signal, "spawn": _verify_spawn, "cgroup": cgroupfs.verify}
-_COMMAND = {"signal": _signal_command, "spawn": _spawn_command, "cgroup": cgroupfs.command}
+_APPLY = {
+    "signal": _apply_signal,
+    "spawn": _apply_spawn,
+    "cgroup": cgroupfs.apply,
+    "nft_table": undo_network.apply_table,
+    "tc_root": undo_network.apply_root,
+}
+_VERIFY = {
+    "signal": _verify_signal,
+    "spawn": _verify_spawn,
+    "cgroup": cgroupfs.verify,
+    "nft_table": undo_network.verify_table,
+    "tc_root": undo_network.verify_root,
+}
+_COMMAND = {
+    "signal": _signal_command,
+    "spawn": _spawn_command,
+    "cgroup": cgroupfs.command,
+    "nft_table": undo_network.table_command,
+    "tc_root": undo_network.root_command,
+}
 KINDS = frozenset(_APPLY)

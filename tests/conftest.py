@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from harness.core import netns, proc
 from harness.core.errors import UsageError
-from harness.platforms import local
+from harness.platforms import local, network
 from harness.sut import planes, venv
 
 settings.register_profile("squall", deadline=None)  # nothing in these tests is judged by a clock
@@ -38,12 +38,14 @@ def missing(marker: str) -> str | None:
         return "nft is missing: apt-get install nftables"
     if marker == "netns" and (why := netns.trial()):
         return f"network namespaces: {why}"
+    if marker == "netem" and "netem" not in network.offers():
+        return "netem is not in this kernel (or there are no network namespaces)"
     return None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("REQUIRE", "").split(",")
-    for marker in ("sut", "browser", "netns", "cgroup", "etcd", "nats"):
+    for marker in ("sut", "browser", "netns", "netem", "cgroup", "etcd", "nats"):
         if item.get_closest_marker(marker) and (why := missing(marker)):
             if marker in required:
                 pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from faults.ports import Ports
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
-from harness.platforms import local
+from harness.platforms import local, network
 
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
-    return Ports(local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups())
+    there = network.NamespaceNetwork(run) if network.refusal() is None else None
+    return Ports(local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups(), network=there)
 
 
 def offers(scenario: Scenario) -> frozenset[str]:
     """Names of the ports that faults of this scenario will have."""
-    return local.offers(scenario)
+    return local.offers(scenario) | network.offers()

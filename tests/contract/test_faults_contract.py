@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from faults import FAULTS, undo
-from faults.ports import PORTS, Fault, Ports, Target
+from faults.ports import CAPABILITIES, PORTS, Fault, Ports, Target
 from harness import catalogue
 from harness.core import clock, proc
 from harness.core.errors import FaultError
@@ -48,13 +48,18 @@ def snapshot(lab: Lab) -> list[Any]:
 def test_it_is_a_frozen_dataclass_with_units_in_its_names(name: str) -> None:
     kind = FAULTS[name]
     assert dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert kind.needs and kind.needs <= set(PORTS)
+    assert kind.needs and kind.needs <= {*PORTS, *CAPABILITIES}
     assert [verb for verb in VERBS if callable(getattr(kind, verb, None))] == VERBS
     assert inspect.getdoc(kind)
     for field in dataclasses.fields(kind):
-        assert field.type not in {"float", "float | None", "int"} or field.name.endswith(
-            ("_s", "_ms", "_ratio", "_mib", "times")
-        )
+        unit = field.name.rpartition("_")[2]
+        assert field.type not in {"float", "float | None", "int"} or unit in {
+            "s",
+            "ms",
+            "ratio",
+            "mib",
+            "times",
+        }
 
 
 @names
