@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from faults import nft, wire
+from faults.peers import Peers, named
 from faults.ports import Echo, Evidence, Ports, Probe, Target, Undo
-from faults.wire import CHAINS, FEW, Direction, Peers, Way
+from faults.wire import CHAINS, FEW, Direction, Way
 from harness.core.errors import FaultError
 
 _NEEDS = frozenset({"network", "processes"})
@@ -45,7 +46,7 @@ class Partition:
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
-        wire.named(self.peers)
+        named(self.peers)
 
     def prepare(self, p: Ports, t: Target) -> Undo:
         return wire.prepare(p, t, self.peers, nft.DROP, CHAINS[self.direction], self.hold_s)
@@ -95,7 +96,7 @@ class Loss:
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
-        wire.named(self.peers)
+        named(self.peers)
         if not _LEAST_RATIO <= self.ratio <= 1:
             raise ValueError(f"ratio must be {_LEAST_RATIO} to 1, got {self.ratio}")
 
@@ -158,7 +159,7 @@ class Reset:
     direction: Direction = "both"
 
     def __post_init__(self) -> None:
-        wire.named(self.peers)
+        named(self.peers)
         if self.how == "reject":
             check_hold(self.hold_s)
         elif self.hold_s or self.direction != "both":
@@ -170,7 +171,7 @@ class Reset:
             return undo
         saved = {**undo.saved, "connections": wire.network(p).connections(wire.wire_of(undo)), "seen": []}
         if not saved["connections"]:
-            raise FaultError(f"{t.name}: no live connection with {', '.join(wire.named(self.peers))} to kill")
+            raise FaultError(f"{t.name}: no live connection with {', '.join(named(self.peers))} to kill")
         return Undo((), undo.identity, saved)
 
     def inject(self, p: Ports, t: Target, undo: Undo) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from faults.chain import Chain
 from faults.journal import Journal
 from faults.ports import GRACE_S, Ports, Target
-from faults.timeline import COMPATIBLE, Injection, Plan
+from faults.timeline import Injection, Plan, compatible
 from harness.core import clock
 from harness.core.clock import Anchor
 
@@ -191,4 +191,4 @@ def _collide(other: Chain, chain: Chain) -> bool:
     """True when `other` still has the target of `chain`, or could never give it back."""
     if other.target != chain.target or not (other.is_open or not other.closed.is_set()):
         return False
-    return frozenset({other.injection.fault, chain.injection.fault}) not in COMPATIBLE
+    return not compatible(other.injection, chain.injection)

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 from faults import nft, tc, wire
 from faults.network import check_hold
+from faults.peers import Peers, named
 from faults.ports import Echo, Evidence, Ports, Probe, Target, Undo
-from faults.wire import Peers, Way
+from faults.wire import Way
 from harness.core.errors import FaultError
 
 _MARK = "{classid}"  # filled in by wire.prepare, which gives the queue its handle
@@ -43,7 +44,7 @@ class Bandwidth:
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
-        wire.named(self.peers)
+        named(self.peers)
         if not (math.isfinite(self.kbit_per_s) and 64 <= self.kbit_per_s <= 1_000_000):
             raise ValueError(f"kbit_per_s must be 64 to 1000000, got {self.kbit_per_s}")
 
@@ -125,7 +126,7 @@ class Delay:
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
-        wire.named(self.peers)
+        named(self.peers)
         if not (math.isfinite(self.ms) and 1 <= self.ms <= 60_000):
             raise ValueError(f"ms must be 1 to 60000, got {self.ms}")
         if not 0 <= self.jitter_ms <= self.ms:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from faults import FAULTS, targets
+from faults import FAULTS, peers, targets
 from faults.ports import Fault, Target
 from harness.core import strict
 from harness.core.config import Scenario, Step
@@ -33,6 +33,7 @@ COMPATIBLE: frozenset[frozenset[str]] = frozenset(
         for other in _NETWORK
     }
 )
+_QUEUES = frozenset({"network.bandwidth", "network.delay"})  # a device has one queue
 MAX_REPETITIONS = 1000  # of one step; more is a slip of the pen in every_s
 
 
@@ -112,6 +113,7 @@ def plan(
         _check_step(scenario, step, fault, file, path, offers)
         targets.check(step.select, counts, file, path)
         for one in _occurrences(scenario, step, fault, counts):
+            _check_peers(one, counts, file, path)
             if one.fault_id in where:
                 raise ScenarioError(
                     file, f"{path}.id", f"repetition {one.occurrence} of {step.id!r} is {one.fault_id!r}, "
@@ -168,6 +170,14 @@ def lasts_s(fault: Fault) -> float | None:
     return None
 
 
+def compatible(first: Injection, second: Injection) -> bool:
+    """True when both may be on one target at a time: declared, or two network faults with peers of their own."""
+    pair = frozenset({first.fault, second.fault})
+    if not pair <= _NETWORK:
+        return pair in COMPATIBLE
+    return not pair <= _QUEUES and not peers.meet(first.params["peers"], second.params["peers"])
+
+
 def _check_step(
     scenario: Scenario, step: Step, fault: Fault, file: str, path: str, offers: frozenset[str]
 ) -> None:
@@ -199,6 +209,16 @@ def _check_step(
             file, f"{path}.jitter_s", f"at_s {step.at_s} + jitter_s {step.jitter_s} is after the end of the "
             f"load, {scenario.load.duration_s} s", "lower one of them",
         )  # fmt: skip
+
+
+def _check_peers(one: Injection, counts: Mapping[str, int], file: str, path: str) -> None:
+    """Raise ScenarioError for peers that nobody is, or that the target itself is."""
+    named = one.params.get("peers")
+    if (
+        named is not None
+        and (found := peers.problem(named, [t.name for t in one.targets], counts)) is not None
+    ):
+        raise ScenarioError(file, f"{path}.peers", *found)
 
 
 def _occurrences(scenario: Scenario, step: Step, fault: Fault, counts: Mapping[str, int]) -> list[Injection]:
@@ -237,7 +257,7 @@ def _refuse_overlaps(found: list[Injection], file: str, where: Mapping[str, str]
         for second in found[n + 1 :]:
             shared = sorted({t.name for t in first.targets} & {t.name for t in second.targets})
             apart = end_s is not None and end_s < second.earliest_s
-            if not shared or apart or frozenset({first.fault, second.fault}) in COMPATIBLE:
+            if not shared or apart or compatible(first, second):
                 continue
             until = "until the run ends" if end_s is None else f"to {end_s:g} s"
             raise ScenarioError(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from faults import nft, tc
 from faults import undo as undo_ops
+from faults.peers import Peers, named
 from faults.ports import (
     GRACE_S,
     Echo,
@@ -30,19 +31,15 @@ from harness.core import clock
 from harness.core.errors import FaultError
 
 Direction = Literal["both", "to_peers", "from_peers"]
-Peers = str | tuple[str, ...]
 
 CHAINS: dict[Direction, tuple[str, ...]] = {
     "both": (nft.TO, nft.FROM),
     "to_peers": (nft.TO,),
     "from_peers": (nft.FROM,),
 }
-ALL = "all"  # every other host of the system
-GROUPS = {"control_plane": ("etcd", "nats")}  # names of several roles
 EFFECT_S = 10.0  # so long a proof by packets may take
 FEW = 5  # datagrams that say whether a path is open
 _LOOK_S = 0.3
-_CLIENT = "client"
 
 
 @dataclass(frozen=True)
@@ -55,16 +52,6 @@ class Way:
 
     def __str__(self) -> str:
         return f"{self.sender.name} -> {self.receiver.name}"
-
-
-def named(peers: Peers) -> tuple[str, ...]:
-    """As a list. Raises ValueError for none, or for the client's host."""
-    names = (peers,) if isinstance(peers, str) else tuple(peers)
-    if not names:
-        raise ValueError("peers must name a role or a target, got none")
-    if _CLIENT in names:
-        raise ValueError("peers may not name `client`: squall's own paths are never cut")
-    return names
 
 
 def network(p: Ports) -> NetworkControl:

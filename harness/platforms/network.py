@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 
 from faults import tc, undo_network
+from faults.peers import ALL, CLIENT, is_name, roles
 from faults.ports import Echo, Host, Probe, Target, Wire
-from faults.wire import ALL, GROUPS
 from harness.core import ids, netns, proc, sutfile
 from harness.core.errors import FaultError, TargetError
 from harness.core.rundir import RunDir, project_root
@@ -29,7 +29,6 @@ _PROBE_S = 60.0
 _PROGRAM = Path(__file__).with_name(
     "netprobe.py"
 )  # by its path: our package needs more than the standard library
-_CLIENT = "client"
 
 
 def refusal() -> str | None:
@@ -79,7 +78,7 @@ class NamespaceNetwork:
                 )
         if state.vantage is None:
             raise FaultError("sut.json names no host of the load generator's side: write `platform: netns`")
-        client = _host(_CLIENT, state.vantage)
+        client = _host(CLIENT, state.vantage)
         return Wire(_place(mine), tuple(_place(one) for one in others), client)
 
     def queues(self) -> frozenset[str]:
@@ -165,12 +164,12 @@ def _chosen(state: SutState, mine: Process, peers: Sequence[str]) -> list[Proces
     """The processes that roles and names mean, the target left out of its own role."""
     found: dict[str, Process] = {}
     for word in peers:
-        roles = GROUPS.get(word, (word,))
-        group = [one for one in state.processes if word == ALL or one.role in roles]
-        if not group:
-            group = [_process(state, word)]
-            if word == mine.name:
-                raise FaultError(f"{mine.name} can't be its own peer: name others")
+        if word == mine.name:
+            raise FaultError(f"{mine.name} can't be its own peer: name others")
+        group = [
+            one for one in state.processes if word == ALL or (one.role in roles(word) and not is_name(word))
+        ]
+        group = group or [_process(state, word)]
         found |= {one.name: one for one in group if one.name != mine.name}
     if not found:
         raise FaultError(f"{mine.name}: {', '.join(peers)} means nobody but itself: name others")

@@ -228,3 +228,68 @@ def test_only_faults_that_are_undone_without_each_other_may_overlap() -> None:
         with pytest.raises(ScenarioError, match="overlaps"):
             together(*pair)
     assert all(frozenset({"process.kill"}) & pair == frozenset() for pair in timeline.COMPATIBLE)
+
+
+NETWORK = frozenset({"processes", "network"})
+
+
+def cut(fault_id: str, fault: str = "network.partition", at_s: float = 5, **more: Any) -> dict[str, Any]:
+    return step(fault_id, fault, **{"select": ONE, "at_s": at_s, "hold_s": 10, "peers": "frontend", **more})
+
+
+def network_plan(*steps: dict[str, Any]) -> timeline.Plan:
+    return timeline.plan(scenario(list(steps), 60), COUNTS, "t.yaml", NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("second", "ok"),
+    [
+        (cut("b", at_s=8, peers="worker"), True),  # a table of its own, for other hosts
+        (cut("b", at_s=8, peers=["frontend-1"]), False),  # its proof would see the first one's effect
+        (cut("b", at_s=8, peers="all"), False),
+        (cut("b", at_s=16), True),  # later
+        (cut("b", at_s=8, select=TWO), True),  # another host
+        (cut("b", "network.loss", at_s=8, peers="worker", ratio=0.1), True),
+        (cut("b", "network.bandwidth", at_s=8, peers="worker", kbit_per_s=500), True),
+        (step("b", "process.pause", at_s=8, select=ONE, hold_s=2), True),
+        (step("b", at_s=8, select=ONE), False),
+    ],
+)
+def test_network_faults_overlap_where_they_do_not_undo_each_other(second: dict[str, Any], ok: bool) -> None:
+    if ok:
+        assert len(network_plan(cut("a"), second).injections) == 2
+        return
+    with pytest.raises(ScenarioError, match="overlaps"):
+        network_plan(cut("a"), second)
+
+
+def test_one_device_has_one_queue() -> None:
+    slow = cut("a", "network.bandwidth", kbit_per_s=500)
+    with pytest.raises(ScenarioError, match="overlaps"):
+        network_plan(slow, cut("b", "network.bandwidth", at_s=8, kbit_per_s=500, peers="worker"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (cut("a", peers="etcd"), r"faults\[0\].peers: no target has the role 'etcd'; this system has .*; or write `all`"),
+        (cut("a", peers=["worker-1"]), r"faults\[0\].peers: worker-1 is the target itself; name others"),
+        (cut("a", peers=["client"]), r"faults\[0\]: peers may not name `client`"),
+        (cut("a", peers=3), r"faults\[0\].peers"),
+        ({**cut("a"), "hold_s": None}, r"faults\[0\].hold_s: is missing, network.partition needs it"),
+    ],
+)  # fmt: skip
+def test_peers_are_checked_before_a_run(bad: dict[str, Any], said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        network_plan(bad)
+
+
+def test_a_kernel_without_netem_refuses_a_delay_before_a_run() -> None:
+    with pytest.raises(ScenarioError, match=r"network.delay needs netem.*doesn't offer; see `squall doctor`"):
+        network_plan(cut("a", "network.delay", ms=100))
+    timeline.plan(scenario([cut("a", "network.delay", ms=100)]), COUNTS, "t.yaml", NETWORK | {"netem"})
+
+
+def test_a_kill_of_connections_happens_at_once() -> None:
+    once = {**cut("a", "network.reset", how="kill"), "hold_s": None}
+    assert network_plan(once).injections[0].lasts_s == 0
