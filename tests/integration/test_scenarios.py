@@ -100,6 +100,15 @@ def disaggregated_prefill_kill(done: Done) -> None:
     assert metric(done, "migrations_ongoing", "fault:decode-kill") > 0
 
 
+def migration_exhausted(done: Done) -> None:
+    rows = done.requests
+    cut = rows[rows.outcome.isin(["stream_error", "http_error"])]
+    assert len(cut) == 4 and set(cut.migrated) == {1}
+    assert metric(done, "in_flight_at_fault", "fault:first") == 4
+    assert metric(done, "in_flight_at_fault", "fault:second") == 8
+    assert metric(done, "migrations_ledger", "fault:first") == 8
+
+
 # finding, whether `make test` runs it
 FINDINGS: dict[str, tuple[Finding, bool]] = {
     "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
@@ -112,6 +121,7 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "frontend-kill": (frontend_kill, True),
     "outside": (outside, True),
     "disaggregated-prefill-kill": (disaggregated_prefill_kill, False),
+    "migration-exhausted": (migration_exhausted, False),
 }
 NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
 
