@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from faults import nft, wire
-from faults.peers import Peers, named
+from faults.peers import named
 from faults.ports import Echo, Evidence, Ports, Probe, Target, Undo
 from faults.wire import CHAINS, FEW, Direction, Way
 from harness.core.errors import FaultError
@@ -41,8 +41,8 @@ class Partition:
 
     needs: ClassVar[frozenset[str]] = _NEEDS
     hold_s: float
-    peers: Peers
-    direction: Direction = "both"
+    peers: str | tuple[str, ...]
+    direction: Literal["both", "to_peers", "from_peers"] = "both"
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
@@ -90,9 +90,9 @@ class Loss:
 
     needs: ClassVar[frozenset[str]] = _NEEDS
     hold_s: float
-    peers: Peers
+    peers: str | tuple[str, ...]
     ratio: float
-    direction: Direction = "both"
+    direction: Literal["both", "to_peers", "from_peers"] = "both"
 
     def __post_init__(self) -> None:
         check_hold(self.hold_s)
@@ -153,10 +153,10 @@ class Reset:
     """
 
     needs: ClassVar[frozenset[str]] = _NEEDS
-    peers: Peers
+    peers: str | tuple[str, ...]
     hold_s: float = 0
     how: Literal["reject", "kill"] = "reject"
-    direction: Direction = "both"
+    direction: Literal["both", "to_peers", "from_peers"] = "both"
 
     def __post_init__(self) -> None:
         named(self.peers)

@@ -39,7 +39,7 @@ class Bandwidth:
 
     needs: ClassVar[frozenset[str]] = frozenset({"network", "processes"})
     hold_s: float
-    peers: Peers
+    peers: str | tuple[str, ...]
     kbit_per_s: float
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Delay:
 
     needs: ClassVar[frozenset[str]] = frozenset({"network", "processes", "netem"})
     hold_s: float
-    peers: Peers
+    peers: str | tuple[str, ...]
     ms: float
     jitter_ms: float = 0
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harness.core import netns, proc, rundir
 from harness.core.errors import UsageError
-from harness.platforms import local
+from harness.platforms import local, network
 from harness.sut import planes, venv
 
 
@@ -91,11 +91,28 @@ def _network() -> list[Check]:
         _namespaces(),
     ]
     for command, package, use in (
-        ("ip", "iproute2", "platform netns"), ("nsenter", "util-linux", "platform netns"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"),
+        ("ip", "iproute2", "platform netns"), ("nsenter", "util-linux", "platform netns"), ("nft", "nftables", "partitions, loss"), ("tc", "iproute2", "bandwidth, delay"), ("ss", "iproute2", "resets of live connections"),
     ):  # fmt: skip
         where = shutil.which(command, path=proc.SYSTEM_PATH)
         text = f"{where} ({use})" if where else f"only for {use}: apt-get install {package}"
         found.append(Check("ok" if where else "absent", command, text))
+    return [*found, *_queues()]
+
+
+def _queues() -> list[Check]:
+    """What the kernel can do to the packets of a host, tried on one made for it."""
+    why = network.refusal()
+    try:
+        there = frozenset() if why else network.kernel_queues()
+    except OSError as error:
+        why, there = str(error), frozenset()
+    found = []
+    for kind, use in (
+        ("htb", "network.bandwidth, for packets to the peers only"), ("tbf", "network.bandwidth, if there is no htb"),
+        ("netem", "network.delay, which is refused without it"),
+    ):  # fmt: skip
+        lacking = why or "not in this kernel, which needs the module sch_" + kind
+        found.append(Check("ok", kind, use) if kind in there else Check("absent", kind, f"{lacking} ({use})"))
     return found
 
 

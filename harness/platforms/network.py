@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults import tc, undo_network
 from faults.peers import ALL, CLIENT, is_name, roles
-from faults.ports import Echo, Host, Probe, Target, Wire
+from faults.ports import CAPABILITIES, Echo, Host, Probe, Target, Wire
 from harness.core import ids, netns, proc, sutfile
 from harness.core.errors import FaultError, TargetError
 from harness.core.rundir import RunDir, project_root
@@ -42,11 +42,11 @@ def refusal() -> str | None:
 
 def offers() -> frozenset[str]:
     """What faults get here: the port, and what the kernel can do of faults.ports.CAPABILITIES."""
-    return frozenset() if refusal() else frozenset({"network"}) | ({"netem"} & kernel_queues())
+    return frozenset() if refusal() else frozenset({"network"}) | ({*CAPABILITIES} & _known_queues())
 
 
 def kernel_queues() -> frozenset[str]:
-    """Kinds of queues that this kernel has, tried on the loopback device of a namespace made for it."""
+    """Kinds of queues that this kernel has, tried on a namespace made for it. Raises OSError."""
     found = set()
     name = f"{netns.prefix(ids.token())}try"
     netns.add(name)
@@ -58,6 +58,14 @@ def kernel_queues() -> frozenset[str]:
     finally:
         netns.remove(name)
     return frozenset(found)
+
+
+def _known_queues() -> frozenset[str]:
+    """None where they can't be tried: no fault may count on them then."""
+    try:
+        return kernel_queues()
+    except OSError:
+        return frozenset()
 
 
 class NamespaceNetwork:
@@ -87,7 +95,7 @@ class NamespaceNetwork:
 
     @cached_property
     def _queues(self) -> frozenset[str]:
-        return frozenset() if refusal() else kernel_queues()
+        return frozenset() if refusal() else _known_queues()
 
     def run(self, host: Host, argv: Sequence[str]) -> str:
         """Output of a command on a host. Raises FaultError with what it said."""
