@@ -12,7 +12,7 @@ import pytest
 
 from faults import nft, tc, undo, undo_network, wire
 from faults.network import Loss, Partition, Reset
-from faults.ports import Fault, Ports, Target, Undo
+from faults.ports import Fault, Host, Ports, Probe, Target, Undo
 from faults.shaping import Bandwidth, Delay
 from harness.core import clock, netns, proc
 from harness.core.errors import FaultError
@@ -22,6 +22,7 @@ from tests.fixtures.faults_lab import Lab
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 T = Target("worker", 1)
+HERE = THERE = Host("filled in by the test", "", 0, "", ())
 
 
 @pytest.fixture(scope="module")
@@ -284,3 +285,27 @@ def test_a_delay_is_felt(p: Ports, lab: Lab) -> None:
         assert "round trips are longer" in fault.verify(p, T, made).proof
         fault.recover(p, T, made)
         fault.verify_recovered(p, T, made)
+
+
+EXPIRING: list[tuple[Fault, Probe]] = [
+    (Partition(5, "frontend"), Probe("connect", HERE, THERE)),
+    (Loss(5, "frontend", 1, "from_peers"), Probe("connect", HERE, THERE)),
+    (Reset("frontend", 5), Probe("connect", HERE, THERE)),
+    (Bandwidth(5, "frontend", 64), Probe("rate", HERE, THERE, 400_000, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("fault", "probe"), EXPIRING)
+def test_the_kernel_ends_it_when_nobody_is_left(p: Ports, lab: Lab, fault: Fault, probe: Probe) -> None:
+    assert p.network is not None
+    with injected(fault, p, {"timeout 32000ms": "timeout 4s"}) as made:
+        who = wire.wire_of(made)
+        sent = dataclasses.replace(probe, sender=who.target, receiver=who.peers[0])
+
+        def passes() -> bool:
+            (echo,) = p.network.probe([sent])  # type: ignore[union-attr]
+            return echo.answer == "accepted" and (probe.kind == "connect" or echo.arrived >= probe.count)
+
+        assert not passes()
+        assert clock.wait_until(passes, 30), "its rules expire"
+        assert undo.verify(made.ops) != [], "the table is still there, it only matches nothing any more"
