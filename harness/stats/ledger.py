@@ -24,6 +24,7 @@ from harness.stats.load import RunData
 from harness.stats.metrics import MIGRATIONS, frontend_processes
 from harness.stats.segments import OPEN
 
+EDGE_NS = 500_000_000  # a page takes a moment to be read
 SKEW_NS = 50_000_000  # between the log's wall clock and ours
 CUT = frozenset({"stream_error", "truncated", "transport_error", "http_error"})
 
@@ -240,23 +241,29 @@ def _new_requests(data: RunData, entry: LedgerEntry, start: int, end: int) -> Le
 
     It counts attempts, too: at least one for each request that moved, at most one more for each that
     failed, was shed or was cancelled before an engine had it, or went on elsewhere before a first token.
-    Without a line in the frontends' logs for a rise, nobody can tell.
+    Without a line in the frontends' logs for a rise, or when a frontend's counters began anew, nobody can
+    tell. Lines within EDGE_NS of a scrape may be on either side of it.
     """
     assert data.segments is not None
     begun = data.segments.groupby("request_id")["start_ns"].max()
-    again = [x for x in data.retries if x.kind == "new_request" and start < x.t_ns <= end]
-    moved = [x.request_id for x in again if begun.get(x.request_id, -1) >= x.t_ns - SKEW_NS]
+    near = [x for x in data.retries if x.kind == "new_request" and start - EDGE_NS < x.t_ns <= end + EDGE_NS]
+    again = [x for x in near if start < x.t_ns <= end]
+    moved = [x for x in again if begun.get(x.request_id, -1) >= x.t_ns - SKEW_NS]
+    surely = [x for x in moved if start + EDGE_NS < x.t_ns <= end - EDGE_NS]
     s = data.requests
     never = s.overlaps(start, end) & ~np.isin(s.request_id, list(begun.index)) & ~s.is_("ok")
     refused = s.ids(never & ~s.is_("cancelled"))
     elsewhere = data.segments
     elsewhere = elsewhere[(elsewhere["part"] > 0) & (elsewhere["first"] == 0)]
     elsewhere = elsewhere[(elsewhere["start_ns"] > start) & (elsewhere["start_ns"] <= end)]
-    low, high = len(moved), len(again) + int(never.sum()) + len(elsewhere)
+    low, high = len(surely), len(near) + int(never.sum()) + len(elsewhere)
     new = entry.counter_new
-    told = new is not None and data.complete and (bool(data.retries) or new <= high)
+    anew = any(data.sut.roles.get(line.target) == "frontend" for line in data.journal)
+    told = new is not None and data.complete and not anew and (bool(data.retries) or new <= high)
     agrees = low <= new <= high if told and new is not None else None
-    return replace(entry, moved=tuple(sorted(set(moved))), refused=refused, agrees_new=agrees)
+    return replace(
+        entry, moved=tuple(sorted({x.request_id for x in moved})), refused=refused, agrees_new=agrees
+    )
 
 
 def _asked_ns(e: FaultEvent) -> int:

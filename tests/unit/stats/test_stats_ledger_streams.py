@@ -194,6 +194,16 @@ def test_with_limit_0_the_counter_rises_and_nothing_moved(tmp_path):
     assert one.agrees_new is None  # a third that no log tells of: it may have moved
 
 
+def test_a_retry_at_the_edge_of_a_scrape_may_count_or_not(tmp_path):
+    """The last scrape of the span is at 24 s."""
+    for n, counted in enumerate((0, 1)):
+        one, _ = new_requests(
+            tmp_path / str(n), counted, [("n", 23.9)], [stream("n", start_s=23.8, end_s=26)],
+            seg("worker-2", "n", 23.95, 25.9),
+        )  # fmt: skip
+        assert (one.moved, one.agrees_new) == (("n",), True)
+
+
 @pytest.mark.parametrize(("counted", "agrees"), [(0, False), (1, True), (2, False)])
 def test_a_counter_that_tells_another_story_is_named(tmp_path, counted, agrees):
     one, held = new_requests(
