@@ -186,6 +186,31 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     ledger_note: str = ""
 
 
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Streams that we cancelled in one way at one stage, by what their engine did then. None: unknown."""
+
+    mode: str
+    stage: str
+    sent: int
+    aborted: int
+    unaborted: int
+    finished: int
+    unseen: int
+    unknown: int
+    abort_p50_ms: float | None = None
+    abort_p99_ms: float | None = None
+    abort_max_ms: float | None = None
+    wasted_p50: float | None = None
+    wasted_max: float | None = None
+
+
+class Teller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who counts cancellations, and how many in the measured part. None: unknown."""
+
+    name: str
+    count: float | None = None
+
+
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     """One metric by window. None: unknown; a window that isn't there: not defined in it."""
 
@@ -273,6 +298,8 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     losses: list[Loss] = []
     timeline: Timeline | None = None
     faults: list[Fault] = []
+    cancels: list[Cancel] = []
+    cancel_tellers: list[Teller] = []
     metrics: Metrics = Metrics()
     gates: list[Gate] = []
     invariants: list[Invariant] = []

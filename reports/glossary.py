@@ -43,6 +43,8 @@ ABOUT = {
     "malformed_event": "An event that is no valid JSON or has the wrong shape.",
     "error_event": "An error event inside the stream.",
     "wrong_content_type": "A stream that isn't text/event-stream.",
+    "engine_resources_freed": "After its last stream an engine still held sequences or blocks, or it never ended "
+                              "a stream that its client had left.",
     "send_lag_p99_ms": "How late requests were sent, against when they were due.",
     "hub_lag_p99_ms": "How late the generator's event loop woke up.",
     "coalesced_ratio": "Share of tokens that arrived together with others, so that their time is only bounded.",

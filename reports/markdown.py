@@ -25,7 +25,7 @@ _SPECIAL = re.compile(r"([\\*\[\]|~])")
 def render(data: ReportData) -> str:
     """The comment, at most MAX_CHARS long."""
     sections = [
-        _head(data), _losses(data), _faults(data), _gates(data), _broken(data), _violations(data),
+        _head(data), _losses(data), _faults(data), _cancels(data), _gates(data), _broken(data), _violations(data),
         _again(data), _metrics(data), _rest(data),
     ]  # fmt: skip
     kept: list[str] = []
@@ -99,6 +99,23 @@ def _faults(data: ReportData) -> str:
         + _table(head, (_fault(one) for one in data.faults[:MAX_ROWS]))
         + _more(len(data.faults))
     )
+
+
+def _cancels(data: ReportData) -> str:
+    if not data.cancels:
+        return ""
+    head = ["Left by", "During", ">Streams", ">Aborted", ">Never aborted", ">Done by itself", ">Never at an engine",
+            ">Abort p50", ">p99", ">max", ">Wasted tokens p50", ">max"]  # fmt: skip
+    table = _table(head, (
+        [plain(one.mode), plain(one.stage), *(text.count(n) for n in (one.sent, one.aborted, one.unaborted, one.finished, one.unseen)),
+         *("–" if ms is None else text.quantity(ms, "ms") for ms in (one.abort_p50_ms, one.abort_p99_ms, one.abort_max_ms)),
+         *("–" if n is None else text.quantity(n, "count") for n in (one.wasted_p50, one.wasted_max))]
+        for one in data.cancels[:MAX_ROWS]
+    )) + _more(len(data.cancels))  # fmt: skip
+    tellers = _table(["Cancelled in the measured part, by", ">Streams"], (
+        [code(one.name), text.quantity(one.count, "count")] for one in data.cancel_tellers
+    ))  # fmt: skip
+    return f"### Cancellations\n\n{table}\n\n{tellers}"
 
 
 def _more(total: int) -> str:

@@ -5,6 +5,7 @@ Formats nothing and draws nothing; renderers read the result only.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from harness.stats.metrics import METRICS
 from reports import cards, glossary, text, timeline
 from reports.data import (
     MAX_IDS,
+    Cancel,
     Counts,
     Fault,
     Gate,
@@ -34,6 +36,7 @@ from reports.data import (
     Quality,
     ReportData,
     Run,
+    Teller,
     Verdict,
     Violation,
 )
@@ -52,6 +55,8 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         losses=_losses(analysis),
         timeline=timeline.build(analysis),
         faults=faults,
+        cancels=[Cancel(**dataclasses.asdict(one)) for one in analysis.cancels],
+        cancel_tellers=[Teller(name=one.teller, count=one.count) for one in analysis.cancel_counts],
         metrics=_metrics(analysis),
         gates=[_gate(gate) for gate in analysis.gates],
         invariants=_invariants(analysis),

@@ -30,6 +30,9 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     prompt_tokens: int | None  # of the original prompt
     reason: str | None
+    let_in_mono_ns: int | None  # when it left the engine's queue
+    running: int | None  # what the engine still held after the end: sequences and blocks
+    used: int | None
 
 
 class _Line(msgspec.Struct):
@@ -41,6 +44,9 @@ class _Line(msgspec.Struct):
     max_tokens: int | None = None
     prompt_tokens: int | None = None
     reason: str | None = None
+    let_in_mono_ns: int | None = None
+    running: int | None = None
+    used: int | None = None
 
 
 def read(run: RunDir) -> list[Segment] | None:
@@ -91,4 +97,7 @@ def _segment(target: str, start: _Line, end: _Line | None) -> Segment:
         max_tokens=start.max_tokens,
         prompt_tokens=start.prompt_tokens,
         reason=None if end is None else end.reason,
+        let_in_mono_ns=None if end is None else end.let_in_mono_ns,
+        running=None if end is None else end.running,
+        used=None if end is None else end.used,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from harness.core import rundir
 from harness.core.clock import NS
 from harness.core.rundir import RunDir
+from harness.stats import cancels as cancelling
 from harness.stats import events, gates, health, invariants, known, ledger, load, metrics, series, service
 from harness.stats import hurt as hurting
 from harness.stats import verdict as verdicts
@@ -37,8 +38,9 @@ def judge(data: RunData) -> Analysis:
         seen, data.requests, good, _steady(data, windows["steady"], good), data.probes, happened, windows, horizon
     )  # fmt: skip
     entries = ledger.build(data, happened, horizon)
+    cancels = cancelling.build(data)
     values = {
-        name: metrics.compute(metrics.Scope(data, window, good, stalls, seen, services, entries))
+        name: metrics.compute(metrics.Scope(data, window, good, stalls, seen, services, entries, cancels))
         for name, window in windows.items()
     }
     counts = invariants.count_outcomes(data)
@@ -60,6 +62,8 @@ def judge(data: RunData) -> Analysis:
         services=services,
         ledger=entries,
         losses=service.losses(seen, data.requests, happened, services, horizon),
+        cancels=cancelling.rows(cancels),
+        cancel_counts=cancelling.counted(data, cancels, windows["all"]),
         invariants=held,
         known=uses,
         gates=results,

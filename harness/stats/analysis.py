@@ -148,6 +148,33 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class CancelRow:
+    """Streams that we cancelled in one way at one stage, by what their engine did (see cancels.py)."""
+
+    mode: str
+    stage: str  # queue | prefill | first token | later
+    sent: int
+    aborted: int
+    unaborted: int
+    finished: int
+    unseen: int
+    unknown: int
+    abort_p50_ms: float | None
+    abort_p99_ms: float | None
+    abort_max_ms: float | None
+    wasted_p50: float | None  # tokens
+    wasted_max: float | None
+
+
+@dataclass(frozen=True)
+class CancelCount:
+    """How often something was cancelled in the measured part, by one teller."""
+
+    teller: str
+    count: float | None
+
+
+@dataclass(frozen=True)
 class Invariant:
     """Something that must hold. ok None: not applicable or unknown (`detail` says which and why)."""
 
@@ -217,6 +244,8 @@ class Analysis:
     services: Mapping[str, Service]  # fault id ->
     ledger: tuple[LedgerEntry, ...]
     losses: tuple[Loss, ...]
+    cancels: tuple[CancelRow, ...]
+    cancel_counts: tuple[CancelCount, ...]
     invariants: tuple[Invariant, ...]
     known: tuple[KnownUse, ...]
     gates: tuple[GateResult, ...]

@@ -49,6 +49,8 @@ def hurt(streams: Streams, slo_ttft_ms: float, slo_itl_ms: float) -> Hurt:
     - no first token for longer than the SLO's ttft, until it came or the request ended; for a whole
       answer, none for longer than the SLO allows its stream;
     - it ended there other than ok or cancelled.
+
+    A user that left (a cancel) waits no more, also where its connection stayed open.
     """
     rows, starts, ends = [], [], []
     for row, start, end in (
@@ -105,18 +107,19 @@ def _silences(s: Streams) -> tuple[Ints, Ints, Ints]:
     ):
         base = int(s.offsets[row])
         start = end - int(s.gaps_us[at]) * 1000 + _limit_us(s, base, at - base) * 1000
-        if start < end:
+        stop = min(end, int(s.left[row]))
+        if start < stop:
             rows.append(row)
             starts.append(start)
-            ends.append(end)
-    tail = (s.first != ABSENT) & (s.last != ABSENT) & (s.end - s.last > SILENCE_US * 1000)
+            ends.append(stop)
+    tail = (s.first != ABSENT) & (s.last != ABSENT) & (s.left - s.last > SILENCE_US * 1000)
     for row in np.flatnonzero(tail).tolist():
         base, count = int(s.offsets[row]), int(s.offsets[row + 1] - s.offsets[row])
         start = int(s.last[row]) + _limit_us(s, base, count) * 1000
-        if start < s.end[row]:
+        if start < s.left[row]:
             rows.append(row)
             starts.append(start)
-            ends.append(int(s.end[row]))
+            ends.append(int(s.left[row]))
     return _int(rows), _int(starts), _int(ends)
 
 
@@ -128,7 +131,7 @@ def _limit_us(s: Streams, base: int, so_far: int) -> int:
 
 
 def _prefills(s: Streams, slo_ttft_ms: float, slo_itl_ms: float) -> tuple[Ints, Ints, Ints]:
-    until = np.where(s.first == ABSENT, s.end, s.first)
+    until = np.where(s.first == ABSENT, s.left, np.minimum(s.first, s.left))
     start = s.start + s.allowed_ns(slo_ttft_ms, slo_itl_ms)
     row = np.flatnonzero(until > start)
     return row, start[row], until[row]

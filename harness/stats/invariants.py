@@ -15,6 +15,7 @@ from harness.core.clock import NS
 from harness.core.records import OUTCOMES
 from harness.core.sutfile import ENGINES
 from harness.stats.analysis import FaultEvent, Invariant, LedgerEntry, Service
+from harness.stats.freed import freed
 from harness.stats.known import TOKEN_CLASSES, Found, abandoned
 from harness.stats.load import RunData
 from harness.stats.streams import ABSENT
@@ -44,6 +45,7 @@ def all_of(
         _faults_recovered(happened),
         _not_recovered(services),
         _serving_again(data, happened),
+        freed(data, happened, not missing_faults(data, happened)),
         _generator_on_time(data),
         _host_restored(data),
     )

@@ -37,6 +37,7 @@ _TEXTS = (
     "request_id", "response_id", "user_class", "route", "outcome", "retry_of", "cancel_mode",
     "finish_reason", "engine_worker_id", "error",
 )  # fmt: skip
+_LATER = ("user", "t_cancel_ns")
 _LISTS = {"gaps_us": pa.int32(), "violations": pa.string(), "fault_ids": pa.string()}
 _SAMPLES = {
     "t_ns": pa.int64(), "process": pa.string(), "metric": pa.string(), "labels": pa.string(),
@@ -207,6 +208,13 @@ def _requests(path: Path, reasons: list[str]) -> Streams:
     columns |= {name: _column(table, name, pa.list_(k), path.name, reasons) for name, k in _LISTS.items()}
     if "stream" in table.column_names:  # older runs have no such column: all of theirs were streamed
         columns["stream"] = _column(table, "stream", pa.bool_(), path.name, reasons)
+    for name in _LATER:  # older runs lack them
+        absent = name not in table.column_names
+        columns[name] = (
+            pa.chunked_array([pa.nulls(len(table), pa.int64())])
+            if absent
+            else _column(table, name, pa.int64(), path.name, reasons)
+        )
     table = pa.table(columns)
     for name in ("request_id", "t_start_ns", "t_due_ns"):
         if missing := table.column(name).null_count:

@@ -20,8 +20,10 @@ from harness.core.clock import NS
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError
 from harness.core.records import FAILED
+from harness.stats import cancels as cancelling
 from harness.stats import service, windows
 from harness.stats.analysis import Ints, LedgerEntry, Service, Window
+from harness.stats.cancels import Cancels
 from harness.stats.load import RunData
 from harness.stats.service import Seen
 from harness.stats.streams import ABSENT, Bools, Streams, within
@@ -43,6 +45,7 @@ class Scope:
     seen: Seen | None = None
     services: Mapping[str, Service] | None = None
     ledger: tuple[LedgerEntry, ...] = ()
+    cancels: Cancels | None = None
 
     @property
     def streams(self) -> Streams:
@@ -217,6 +220,45 @@ def silent(every: bool, scope: Scope) -> float | None:
     return service.silent_s(seen.hurt, states, scope.window.intervals, seen.has_probes)
 
 
+def cancel_abort(q: float, scope: Scope) -> float | None:
+    """Quantile over the streams that we cancelled in the window and whose engine stopped before their last
+    token: from our leaving until it stopped (1: the longest). From the witness engines' segments."""
+    return _of_cancels(scope, "abort_ms", q)
+
+
+def cancel_wasted(q: float, scope: Scope) -> float | None:
+    """Quantile over the streams that we cancelled in the window: tokens that the engine made beyond those
+    that had arrived when we left (those under way included). From the witness engines' segments."""
+    return _of_cancels(scope, "wasted", q)
+
+
+def cancel_unaborted(scope: Scope) -> float | None:
+    """Streams that we cancelled in the window and whose engine went on to the last token, more than 1 s
+    later, or never ended. From the witness engines' segments."""
+    if scope.cancels is None:
+        return None
+    fate = scope.cancels.fate[scope.cancels.within(scope.window.intervals)]
+    return float((fate == "unaborted").sum()) if (fate != "unknown").any() else None
+
+
+def cancel_next_ttft(q: float, scope: Scope) -> float | None:
+    """Quantile of the TTFT of requests that the same user sent right after a cancelled one (on a new
+    connection), where t_first is in the window."""
+    if scope.cancels is None:
+        return None
+    s, row = scope.streams, scope.cancels.next_row
+    row = row[row >= 0]
+    row = row[within(s.first[row], scope.window.intervals)]
+    return cancelling.quantile((s.first - s.start)[row] / 1e6, q)
+
+
+def _of_cancels(scope: Scope, name: str, q: float) -> float | None:
+    if scope.cancels is None:
+        return None
+    values = getattr(scope.cancels, name)[scope.cancels.within(scope.window.intervals)]
+    return cancelling.quantile(values[~np.isnan(values)], q)
+
+
 def frontend_processes(data: RunData) -> tuple[str, ...]:
     """Processes whose counters are the frontends': those of that role, else all that were scraped."""
     return data.sut.of_role("frontend") or tuple(counters.processes(data.samples))
@@ -247,6 +289,16 @@ METRICS: dict[str, Metric] = {
     "shed_ratio": _ratio("shed"),
     "error_ratio": _ratio(*sorted(FAILED)),
     "cancel_ratio": _ratio("cancelled", better=None),
+    **{
+        f"cancel_abort_{name}_ms": Metric("ms", "lower", EVERYWHERE, partial(cancel_abort, q))
+        for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+    },
+    **{
+        f"cancel_wasted_tokens_{name}": Metric("count", "lower", EVERYWHERE, partial(cancel_wasted, q))
+        for name, q in (("p50", 0.5), ("max", 1.0))
+    },
+    "cancel_unaborted": Metric("count", "lower", EVERYWHERE, cancel_unaborted),
+    "cancel_next_ttft_p50_ms": Metric("ms", "lower", EVERYWHERE, partial(cancel_next_ttft, 0.5)),
     "migrations_ongoing": Metric("count", None, EVERYWHERE, partial(migrations_counted, "ongoing_request")),
     "migrations_new": Metric("count", None, EVERYWHERE, partial(migrations_counted, "new_request")),
     "migrations_ledger": Metric("count", None, EVERYWHERE, migrations_ledger),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,14 @@ class Streams:
     def is_(self, *names: str) -> Bools:
         """Rows with one of these outcomes."""
         return np.isin(self.outcome, [CODE[name] for name in names])
+
+    @cached_property
+    def left(self) -> Ints:
+        """When each request's user stopped waiting for it: when we cancelled it, else at its end."""
+        if "t_cancel_ns" not in self.frame:
+            return self.end
+        told = self.frame["t_cancel_ns"]
+        return np.where(told.isna(), self.end, told.fillna(0).to_numpy(np.int64)).astype(np.int64)
 
     @property
     def failed(self) -> Bools:

@@ -116,8 +116,8 @@ class Timer:
         self._fd.close()
 
     def _arm(self, at_ns: int) -> None:
-        self._armed = at_ns
-        self._fd.set(at_ns)
+        self._armed = max(1, at_ns)  # 0 would say that nothing is armed, and the next call would put it off
+        self._fd.set(self._armed)
 
     def _fire(self) -> None:
         self._fd.read()

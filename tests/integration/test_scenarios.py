@@ -87,6 +87,15 @@ def nightly(done: Done) -> None:
     assert metric(done, "silent_s", "fault:gray") > 3
 
 
+def cancel_storm(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "cancel_unaborted", "all") == 0
+    rows = done.requests[done.requests.outcome == "cancelled"]
+    storms = rows.groupby(rows.t_cancel_ns // 8_000_000_000).size()
+    assert len(rows) >= 144 and storms.max() == 48, "all streams of the storm's users at once"
+    assert metric(done, "cancel_wasted_tokens_p50", "all") <= 5
+    assert done.invariant("engine_resources_freed")["ok"] is True
+
+
 def outside(done: Done) -> None:
     assert failed(done) == 0
     assert metric(done, "stall_max_ms", "fault:pause") > 4_000
@@ -119,6 +128,7 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "gray-worker": (gray_worker, False),
     "gray-worker-past-lease": (gray_worker_past_lease, False),
     "frontend-kill": (frontend_kill, True),
+    "cancel-storm": (cancel_storm, True),
     "outside": (outside, True),
     "disaggregated-prefill-kill": (disaggregated_prefill_kill, False),
     "migration-exhausted": (migration_exhausted, False),

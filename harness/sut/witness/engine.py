@@ -163,7 +163,12 @@ class WitnessEngine(LLMEngine):
             del self._streams[stream.request_id]
         if stream.job.keyed:
             following = stream.following - len(stream.pending)
-            self.segments.write("end", stream.request_id, next=following, reason=stream.reason)
+            canaries = [one.seat for same in self._streams.values() for one in same if not one.job.keyed]
+            self.segments.write(
+                "end", stream.request_id, next=following, reason=stream.reason, let_in_mono_ns=stream.let_in_ns,
+                running=self.capacity.running - sum(seat.inside for seat in canaries),
+                used=self.capacity.used - sum(seat.blocks for seat in canaries if seat.inside),
+            )  # fmt: skip
             if stream.reason in {"aborted", "stopped"}:
                 self._counters["aborts"] += 1
 
@@ -174,6 +179,7 @@ class WitnessEngine(LLMEngine):
         self.capacity.enter(stream.seat, turn)
         await turn
         stream.waiter = None
+        stream.let_in_ns = time.monotonic_ns() if stream.seat.inside else None
         return stream.seat.inside and not stream.stopped()
 
     def _keyed(self) -> list[Stream]:

@@ -32,6 +32,7 @@ class Stream:
     pending: deque[int] = field(default_factory=deque)  # token ids planned, not sent yet
     waiter: asyncio.Future[bool] | None = None
     aborted: bool = False
+    let_in_ns: int | None = None  # CLOCK_MONOTONIC, when it left the queue
     reason: str = "aborted"
 
     def left(self) -> bool:

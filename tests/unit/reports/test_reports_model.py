@@ -46,6 +46,13 @@ def test_each_fault_has_a_card_with_its_ledger(good: tuple[ReportData, make_run.
     assert pause.silent_s is not None and pause.silent_s >= truth.silent_s
 
 
+def test_cancellations_by_mode_and_stage_beside_the_counters(good: tuple[ReportData, make_run.Truth]) -> None:
+    (row,) = good[0].cancels
+    assert (row.mode, row.stage, row.unaborted, row.wasted_max) == ("rst", "later", 0, 1)
+    assert row.sent == good[0].counts.cancelled and row.abort_p50_ms == pytest.approx(1)
+    assert good[0].cancel_tellers[0].name == "cancelled by our clients"
+
+
 def test_losses_are_those_of_the_analysis(good: tuple[ReportData, make_run.Truth]) -> None:
     loss = next(one for one in good[0].losses if one.fault_id == "pause")
     assert loss.requests_hurt and loss.outage_s and loss.budget_ratio == pytest.approx(loss.outage_s / 2592)

@@ -62,6 +62,16 @@ def test_the_silence_before_the_end_counts():
     assert bins(row) == {20: 1, 21: 1, 22: 1, 23: 1}
 
 
+def test_a_user_that_left_waits_no_more():
+    """A stalled or half-closed connection stays open: nobody is at its end."""
+    away = {"outcome": "cancelled", "t_end_ns": 9 * NS}
+    assert bins(record(1, **away, t_cancel_ns=1_200 * MS)) == {}
+    assert bins(record(1, **away, ttft_ms=None, gaps_us=[], t_cancel_ns=1_620 * MS)) == {15: 1, 16: 1}
+    late = record(1, **away, gaps_us=[20_000, 3_000_000], t_cancel_ns=2_150 * MS)  # last byte 1.07
+    assert bins(late) == {20: 1, 21: 1}
+    assert set(bins(record(1, **away))) == set(range(21, 90))  # without a cancel's time it counts to the end
+
+
 def test_adjoining_windows_share_no_bin():
     low, high = bins_within((1_030 * MS, 2_060 * MS))
     again, _ = bins_within((2_060 * MS, 3 * NS))

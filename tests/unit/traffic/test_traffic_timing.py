@@ -51,6 +51,16 @@ def test_past_times_and_cancelled_calls(timer: Timer) -> None:
     assert called == ["past", "nested"]
 
 
+def test_a_later_call_does_not_put_off_one_that_is_due(timer: Timer) -> None:
+    called: list[str] = []
+    timer.call_at(0, lambda: called.append("due"))
+    timer.call_at(clock.now_ns() + 60 * clock.NS, lambda: called.append("later"))
+    end_ns = clock.now_ns() + 5 * clock.NS
+    while not called and clock.now_ns() < end_ns:
+        gevent.sleep(0.005)
+    assert called == ["due"]
+
+
 def test_a_call_that_fails_does_not_stop_the_timer(timer: Timer, capfd: pytest.CaptureFixture[str]) -> None:
     def fails() -> None:
         raise IndexError("a call's own error")
