@@ -166,7 +166,7 @@ class NetworkControl(Protocol):
         """Send all of them at once, and say what became of each."""
 
     def connections(self, wire: Wire) -> list[str]:
-        """Established TCP connections between the target and its peers, as both ends' kernels list them."""
+        """Established TCP connections between the target's host and its peers, as its kernel lists them."""
 
 
 def _rest(seconds: float) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.core import clock, netns, proc
 
-_QUIET_S = 0.3  # a datagram that isn't there by then was lost: between namespaces it takes microseconds
+_QUIET_S = 0.5  # a datagram that isn't there by then was lost: between namespaces it takes microseconds
 _CONNECT_S = 0.8
 _BATCH = 32  # datagrams that fit into a socket's buffer
 _CHUNK = 16_384
