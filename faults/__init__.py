@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faults import engine
 from faults.crashloop import Crashloop
 from faults.drain import Terminate
 from faults.limits import Memory, Slow
@@ -22,4 +23,5 @@ FAULTS: dict[str, type[Fault]] = {
     "network.reset": Reset,
     "network.bandwidth": Bandwidth,
     "network.delay": Delay,
+    **engine.FAULTS,
 }

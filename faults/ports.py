@@ -87,6 +87,9 @@ class ProcessControl(Protocol):
     def stat(self, who: Identity) -> Stat | None:
         """What the kernel says about exactly this process, None when it is gone or a zombie."""
 
+    def exit_code(self, who: Identity) -> int | None:
+        """How this process ended (negative: by a signal), None when nobody can tell."""
+
     def signal(self, who: Identity, sig: signal.Signals) -> bool:
         """Send a signal to exactly this process; False when it is gone."""
 
@@ -169,6 +172,31 @@ class NetworkControl(Protocol):
         """Established TCP connections between the target's host and its peers, as its kernel lists them."""
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an engine says about a lie that it was told to tell, and under which tag."""
+
+    count: int  # how often it did, by its own count
+    first_ns: int | None  # CLOCK_MONOTONIC of the first time
+    in_force: bool  # it goes on
+
+
+class EngineControl(Protocol):
+    """Witness engines, which misbehave on demand. Raises FaultError."""
+
+    def withdrawal(self, target: Target, tag: str) -> Mapping[str, Any]:
+        """The undo operation that takes the lie with this tag back."""
+
+    def tell(self, target: Target, who: Identity, tag: str, rule: Mapping[str, Any]) -> None:
+        """From now on misbehave like this; FaultError when the target is no longer `who`."""
+
+    def told(self, target: Target, tag: str) -> Told | None:
+        """Ask it now; None: it knows nothing of this tag."""
+
+    def wrote(self, target: Target, tag: str) -> bool:
+        """True when its log, which outlives it, says that it told this lie."""
+
+
 def _rest(seconds: float) -> bool:
     clock.sleep_s(seconds)
     return False
@@ -186,6 +214,7 @@ class Ports:
     )
     mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
     network: NetworkControl | None = None
+    engines: EngineControl | None = None
 
     @property
     def offers(self) -> frozenset[str]:

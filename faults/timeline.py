@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from faults import FAULTS, peers, targets
+from faults import FAULTS, engine, peers, targets
 from faults.ports import Fault, Target
 from harness.core import strict
 from harness.core.config import Scenario, Step
@@ -32,6 +32,7 @@ COMPATIBLE: frozenset[frozenset[str]] = frozenset(
         for one in ("process.slow", "process.memory", "process.pause")
         for other in _NETWORK
     }
+    | engine.COMPATIBLE
 )
 _QUEUES = frozenset({"network.bandwidth", "network.delay"})  # a device has one queue
 MAX_REPETITIONS = 1000  # of one step; more is a slip of the pen in every_s
@@ -182,11 +183,24 @@ def _check_step(
     scenario: Scenario, step: Step, fault: Fault, file: str, path: str, offers: frozenset[str]
 ) -> None:
     lacking = fault.needs - offers
+    if "engines" in lacking:
+        raise ScenarioError(
+            file, f"{path}.fault", f"{step.fault} is a lie of the witness engine, which this system doesn't have "
+            f"(sut.engine: {scenario.sut.engine}, sut.url: {scenario.sut.url})",
+            "use a system that squall starts, with `engine: witness`",
+        )  # fmt: skip
     if lacking:
         raise ScenarioError(
             file, f"{path}.fault", f"{step.fault} needs {', '.join(sorted(lacking))}, "
             f"which platform {scenario.sut.platform!r} doesn't offer", "see `squall doctor`",
         )  # fmt: skip
+    if "engines" in fault.needs and step.select.role == "frontend":
+        raise ScenarioError(
+            file,
+            f"{path}.select.role",
+            f"{step.fault} aims at engines; a frontend has none",
+            "write `worker`",
+        )
     restart = getattr(fault, "restart_after_s", None)
     if restart is not None and step.hold_s is not None:
         raise ScenarioError(

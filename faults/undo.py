@@ -10,6 +10,8 @@ and no scenario. Standard library only; every operation is idempotent and checks
     carries its marks. `tree` is what was left of the old one, killed before the new one starts.
 {"op": "cgroup", ...}: in cgroupfs.
 {"op": "nft_table" | "tc_root", ...}: see undo_network.py
+{"op": "engine", ...}
+    A witness engine tells the truth again: see faults/withdraw.py.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faults import cgroupfs, undo_network
+from faults import cgroupfs, undo_network, withdraw
 from harness.core import clock, proc
 from harness.core.proc import Identity
 
@@ -158,6 +160,7 @@ _APPLY = {
     "cgroup": cgroupfs.apply,
     "nft_table": undo_network.apply_table,
     "tc_root": undo_network.apply_root,
+    "engine": withdraw.apply,
 }
 _VERIFY = {
     "signal": _verify_signal,
@@ -165,6 +168,7 @@ _VERIFY = {
     "cgroup": cgroupfs.verify,
     "nft_table": undo_network.verify_table,
     "tc_root": undo_network.verify_root,
+    "engine": withdraw.verify,
 }
 _COMMAND = {
     "signal": _signal_command,
@@ -172,5 +176,6 @@ _COMMAND = {
     "cgroup": cgroupfs.command,
     "nft_table": undo_network.table_command,
     "tc_root": undo_network.root_command,
+    "engine": withdraw.command,
 }
 KINDS = frozenset(_APPLY)

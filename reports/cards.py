@@ -88,6 +88,10 @@ def what(fault: str, targets: Sequence[str], step: Step | None) -> str:
         return f"{who} allowed {params.get('headroom_mib', 16):g} MiB more memory" + _held(hold_s)
     if fault == "process.crashloop":
         return f"{who} killed {params.get('times', 3)} times, each time it came back."
+    if fault.startswith("engine."):
+        often = f"one in {params['one_in']}" if "one_in" in params else f"at token {params.get('at_token')}"
+        held = f" for {hold_s:g} s" if hold_s is not None and fault != "engine.die" else ""
+        return f"The engine of {who} was told to lie: {fault.removeprefix('engine.')}, {often}{held}{back if not held else ''}."
     return f"{fault or 'A fault'} on {who}" + (f" for {hold_s:g} s." if hold_s is not None else ".")
 
 

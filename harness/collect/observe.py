@@ -44,8 +44,8 @@ Job = Callable[[Source, threading.Event], None]
 
 
 def health_urls(state: SutState) -> set[Source]:
-    """Every health URL of the system."""
-    named = {Source(p.name, url) for p in state.processes for url in p.health}
+    """Every health URL of the system, readiness and liveness."""
+    named = {Source(p.name, url) for p in state.processes for url in (*p.health, *p.live)}
     return named | _outside(state.health, {s.url for s in named})
 
 

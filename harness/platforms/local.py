@@ -22,6 +22,7 @@ from harness.core.owners import Owners
 from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
+from harness.platforms import engines
 from harness.sut import planes, ready
 from harness.sut.ports import LOOPBACK
 
@@ -32,12 +33,13 @@ _ENDED = re.compile(r"^dynamo_frontend_requests_total(?:\{[^}]*\})? (\S+)$", re.
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
-    return Ports(LocalProcesses(run), recover_timeout_s, cgroups=cgroups())
+    return Ports(LocalProcesses(run), recover_timeout_s, engines=engines.of_run(run), cgroups=cgroups())
 
 
-def offers(scenario: Scenario) -> frozenset[str]:  # noqa: ARG001 (the same for each)
+def offers(scenario: Scenario) -> frozenset[str]:
     """Names of the ports that faults of this scenario will have."""
-    return frozenset({"processes"} | ({"cgroups"} if cgroups() else set()))
+    there = {"processes"} | ({"cgroups"} if cgroups() else set())
+    return frozenset(there) | engines.offered(scenario)
 
 
 def cgroups() -> dict[str, Hierarchy] | None:
@@ -71,6 +73,10 @@ class LocalProcesses:
         if stat is None or stat.start_ticks != who.start_ticks or stat.state in "ZX":
             return None
         return stat
+
+    def exit_code(self, who: Identity) -> int | None:
+        """How it ended, None when nobody can tell."""
+        return proc.exit_code(who)
 
     def signal(self, who: Identity, sig: signal.Signals) -> bool:
         """Signal exactly this process; False when it is gone. Raises FaultError when not allowed to."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 from faults.ports import Ports
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
-from harness.platforms import local, network
+from harness.platforms import engines, local, network
 
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
     there = network.NamespaceNetwork(run) if network.refusal() is None else None
-    return Ports(local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups(), network=there)
+    return Ports(
+        local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups(), network=there,
+        engines=engines.of_run(run),
+    )  # fmt: skip
 
 
 def offers(scenario: Scenario) -> frozenset[str]:

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.core.records import JournalLine
 from harness.stats.analysis import FaultEvent
 
-RESTARTING = frozenset({"process.kill", "process.terminate", "process.crashloop"})
+SUDDEN = frozenset({"process.kill", "engine.die"})
+"""Faults that end a process without a last word: its segments have no end."""
+
+RESTARTING = SUDDEN | {"process.terminate", "process.crashloop"}
 """Faults that take a process away: they last until the end of the restart."""
 
 

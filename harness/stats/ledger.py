@@ -19,7 +19,7 @@ from harness.core.config import Scenario, Uniform
 from harness.core.records import OUTCOMES
 from harness.stats import health
 from harness.stats.analysis import FATES, FaultEvent, LedgerEntry
-from harness.stats.events import RESTARTING
+from harness.stats.events import RESTARTING, SUDDEN
 from harness.stats.load import RunData
 from harness.stats.metrics import MIGRATIONS, frontend_processes
 from harness.stats.segments import OPEN
@@ -116,7 +116,7 @@ def _by_segments(segments: pd.DataFrame, e: FaultEvent, found: Sequence[FaultEve
     born = max(earlier, default=None)
     if born is not None:
         mine = mine[(mine["start_ns"] > born) | (mine["end_ns"] != OPEN)]
-    if e.fault == "process.kill":
+    if e.fault in SUDDEN:
         return mine[mine["end_ns"] == OPEN]
     return mine[mine["end_ns"] > at]
 
@@ -158,7 +158,7 @@ def _fates(
     """Request ids by fate. A stream that the client had ended already isn't in flight any more."""
     s = data.requests
     since = e.effective_ns or 0
-    if e.fault == "process.kill":
+    if e.fault in SUDDEN:
         since = _asked_ns(e)
     row_of = {str(name): k for k, name in enumerate(s.request_id)} if len(there) else {}
     migrated = data.frame["migrated"].fillna(0).to_numpy(np.int64)
@@ -174,7 +174,7 @@ def _fates(
         if s.end[row] <= since and s.closed[row]:
             continue
         outcome = OUTCOMES[s.outcome[row]] if s.outcome[row] >= 0 else ""
-        moved = name in went_on if source == "segments" else migrated[row] > 0 or e.fault == "process.kill"
+        moved = name in went_on if source == "segments" else migrated[row] > 0 or e.fault in SUDDEN
         fates[_fate(outcome if s.closed[row] else "", moved)].append(str(name))
     return {fate: tuple(sorted(set(ids))) for fate, ids in fates.items()}
 

@@ -133,7 +133,7 @@ def _process(site: Site, role: str, index: int, argv: list[str], env: dict[str, 
     return Process(
         name=name, role=role, index=index, pid=0, start_ticks=0, argv=host.argv(argv), env=env,
         cwd=str(site.run.path), log=str(site.run.log(name)), port=port, health=[f"{base}/health"],
-        metrics=f"{base}/metrics", address=host.address, netns=host.netns,
+        live=[f"{base}/live"], metrics=f"{base}/metrics", address=host.address, netns=host.netns,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from stream import Stream
 
 LATE_S = 0.1  # a stream later than this (the process was stopped) goes on from now, without a burst
 SLOW_FACTOR = 10
+SILENT = ("hang", "first_then_silence")
 PUBLISH_S = 0.05
 DEFAULT_MAX_TOKENS = 16
 
@@ -105,29 +106,30 @@ class WitnessEngine(LLMEngine):
             if not await self._admitted(stream):
                 yield self._last_chunk(stream, [], "cancelled")
                 return
-            itl_s = self.options.itl_ms / 1000
             due = time.monotonic() + self.options.ttft_ms / 1000
             while stream.left():
-                silent = False
+                silent = None
                 if not stream.pending:
-                    event = stream.event(self.lies)
-                    if event in {"hang", "first_then_silence"}:
-                        silent = True
-                    elif event == "slow":
-                        itl_s *= SLOW_FACTOR
-                        due += itl_s
-                    elif event is not None:
+                    rule = stream.event(self.lies)
+                    if rule is not None and rule.kind in SILENT:
+                        silent = rule
+                    elif rule is not None and rule.kind == "slow":
+                        stream.slowed_by.add(rule)
+                        due += self._itl_s(stream)
+                    elif rule is not None:
                         await stream.until(due)
-                        self._break(stream, event)  # raises or dies; returns to end early
+                        self._break(stream, rule.kind)  # raises or dies; returns to end early
                         return
-                    if not silent and not stream.plan(self.vocabulary, self.lies, self._keyed):
+                    if silent is None and not stream.plan(self.vocabulary, self.lies, self._keyed):
                         continue
-                if not await stream.until(None if silent else due):
+                if not await (stream.until(due) if silent is None else stream.hold(silent)):
                     stream.reason = "stopped"
                     yield self._last_chunk(stream, [], "cancelled")
                     return
+                if silent is not None:
+                    continue  # let go: on with the next token
                 now = time.monotonic()
-                due = (now if now - due > LATE_S else due) + itl_s
+                due = (now if now - due > LATE_S else due) + self._itl_s(stream)
                 token = stream.pending.popleft()
                 self._made(stream)
                 if stream.left():
@@ -138,6 +140,9 @@ class WitnessEngine(LLMEngine):
                 yield self._last_chunk(stream, [], "length")
         finally:
             self._close(stream)
+
+    def _itl_s(self, stream: Stream) -> float:
+        return self.options.itl_ms / 1000 * (SLOW_FACTOR if stream.slowed_by else 1)
 
     def _open(self, request: Any, context: Any) -> Stream:
         ids = _token_list(request.get("token_ids"))
@@ -189,8 +194,7 @@ class WitnessEngine(LLMEngine):
     def _break(self, stream: Stream, event: str) -> None:
         stream.reason = event
         if event == "die":
-            self._close(stream)
-            os._exit(1)
+            os._exit(1)  # no segment gets an end, as after a kill -9
         if event == "raise":
             raise RuntimeError(f"witness: told to raise in request {stream.request_id}")
 
@@ -204,8 +208,9 @@ class WitnessEngine(LLMEngine):
             stream.reason = "length"
             self._counters["completed"] += 1
         prompt = stream.job.prompt_tokens
-        if "naive_usage" in stream.planned and stream.received != prompt:
-            self.lies.note("naive_usage", stream.request_id)
+        naive = next((rule for rule in stream.planned if rule.kind == "naive_usage"), None)
+        if naive is not None and stream.received != prompt:
+            self.lies.note(naive, stream.request_id)
             prompt = stream.received
         done = stream.received - stream.job.prompt_tokens + stream.made
         usage = {"prompt_tokens": prompt, "completion_tokens": done, "total_tokens": prompt + done}
@@ -241,19 +246,39 @@ class WitnessEngine(LLMEngine):
                 )
             await asyncio.sleep(PUBLISH_S)
 
-    def _lied(self, kind: str, request_id: str) -> None:
-        self.segments.write("lie", request_id, kind=kind)
+    def _lied(self, kind: str, request_id: str, tag: str | None) -> None:
+        self.segments.write("lie", request_id, kind=kind, **({} if tag is None else {"tag": tag}))
+
+    def _add(self, tag: str, entry: dict[str, Any]) -> None:
+        """One more rule. Requests that run already count as if they began with their next token."""
+        rule = self.lies.add(tag, entry)
+        if rule is None:
+            return
+        for stream in self._keyed():
+            if rule.kind != "first_then_silence" or stream.following == stream.job.first:
+                stream.planned |= self.lies.for_request(stream.following, stream.job.total, [rule])
+
+    def _remove(self, tag: str) -> None:
+        """Take a rule back: streams that it holds go on, what it planned doesn't happen."""
+        rule = self.lies.remove(tag)
+        if rule is not None:
+            for stream in self._keyed():
+                stream.spare(rule)
 
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:
         """One command of the control socket. Raises ValueError."""
         name = command.get("command")
         if name == "misbehave":
             self.lies.replace(command.get("misbehave") or [])
+        elif name == "add":
+            self._add(str(command.get("tag")), command.get("rule") or {})
+        elif name == "remove":
+            self._remove(str(command.get("tag")))
         elif name == "reset":
             self.lies = Lies(tell=self._lied)
             self._counters = dict.fromkeys(self._counters, 0)
         elif name != "status":
-            raise ValueError(f"unknown command {name!r}; there are status, misbehave, reset")
+            raise ValueError(f"unknown command {name!r}; there are status, misbehave, add, remove, reset")
         return {
             "pid": os.getpid(), "worker_id": self._worker_id, **self._counters,
             "running": self.capacity.running, "waiting": self.capacity.waiting,

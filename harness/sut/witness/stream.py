@@ -14,7 +14,7 @@ from typing import Any
 
 from capacity import Seat
 from chain import WINDOW, Job, Vocabulary
-from lies import Lies
+from lies import Lies, Rule
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class Stream:
     job: Job
     seat: Seat
     received: int  # tokens of the prompt as it came: original prompt + answer so far
-    planned: dict[str, int]  # request-level lies: kind -> token index they wait for
+    planned: dict[Rule, int]  # request-level lies, with the token index they wait for
     following: int
     made: int = 0
     pending: deque[int] = field(default_factory=deque)  # token ids planned, not sent yet
@@ -34,6 +34,8 @@ class Stream:
     aborted: bool = False
     let_in_ns: int | None = None  # CLOCK_MONOTONIC, when it left the queue
     reason: str = "aborted"
+    held_by: Rule | None = None  # it is silent because of this one
+    slowed_by: set[Rule] = field(default_factory=set)
 
     def left(self) -> bool:
         """True while there is something to send."""
@@ -67,24 +69,40 @@ class Stream:
                 timer.cancel()
         return not self.stopped()
 
-    def event(self, lies: Lies) -> str | None:
+    async def hold(self, rule: Rule) -> bool:
+        """Silence until the rule is taken back (True) or the request was stopped (False)."""
+        self.held_by = rule
+        try:
+            return await self.until(None)
+        finally:
+            self.held_by = None
+
+    def spare(self, rule: Rule) -> None:
+        """The rule was taken back: what it planned is off, what it held goes on at its own pace."""
+        self.planned.pop(rule, None)
+        self.slowed_by.discard(rule)
+        if self.held_by is rule and self.waiter is not None:
+            _wake(self.waiter)
+
+    def event(self, lies: Lies) -> Rule | None:
         """The request-level lie that is due before the next token."""
-        for kind, at in self.planned.items():
-            if kind != "naive_usage" and at == self.following:
-                del self.planned[kind]
-                lies.note(kind, self.request_id)
-                return kind
+        for rule, at in self.planned.items():
+            if rule.kind != "naive_usage" and at == self.following:
+                del self.planned[rule]
+                lies.note(rule, self.request_id)
+                return rule
         return None
 
     def plan(self, vocabulary: Vocabulary, lies: Lies, everybody: Callable[[], Sequence[Stream]]) -> bool:
         """Decide what goes out for the next index; False when nothing does (a dropped token)."""
         job, i = self.job, self.following
         right = vocabulary.token(job, i)
-        kind = lies.for_token(i, job.total) if job.keyed else None
+        rule = lies.for_token(i, job.total) if job.keyed else None
         self.following += 1
-        if kind is None:
+        if rule is None:
             self.pending.append(right)
             return True
+        kind = rule.kind
         if kind == "repeat":
             self.pending.extend((right, right))
         elif kind == "swap":
@@ -95,7 +113,7 @@ class Stream:
             self.pending.append(vocabulary.ids[vocabulary.p + i % 7])  # in nobody's chain
         elif kind == "cross":
             self.pending.append(self._foreign(vocabulary, everybody()))
-        lies.note(kind, self.request_id)
+        lies.note(rule, self.request_id)
         return bool(self.pending)
 
     def _foreign(self, vocabulary: Vocabulary, everybody: Sequence[Stream]) -> int:

@@ -24,9 +24,12 @@ W1 = Target("worker", 1)
 def test_the_platform_is_listed(tmp_path: Path) -> None:
     with system(tmp_path) as lab:
         made = PLATFORMS["local"].ports(lab.run, 7)
-        assert made.recover_timeout_s == 7 and made.offers == PLATFORMS["local"].offers(scenario([])) >= {
-            "processes"
-        }
+        plain = scenario([], sut={"dynamo": "1.6.1", "engine": "mocker"})
+        assert made.recover_timeout_s == 7
+        assert made.offers == PLATFORMS["local"].offers(plain) >= {"processes"}
+    with system(tmp_path / "witness", script="standin_engine.py") as lab:
+        made = PLATFORMS["local"].ports(lab.run, 7)
+        assert made.offers == PLATFORMS["local"].offers(scenario([])) >= {"engines"}
         assert made.processes.find(W1).identity == lab.who("worker-1")
 
 
