@@ -36,6 +36,8 @@ LIES = {
     "cross": "A token comes from another request's answer.",
     "end_early": "A stream ends without a finish reason: at token k, or halfway.",
     "hang": "A stream falls silent after token k, or halfway, with the connection open."
+    "\n\nWith `canaries: true` canaries get no answer either; with `one_in: 1`, too, the whole engine is"
+    "\nstuck: no request gets another token."
     "\n\nUndone, it goes on where it stopped, unless client or frontend have given it up before.",
     "first_then_silence": "A request gets its first token and then silence."
     "\n\nUndone, it goes on, unless client or frontend have given it up before.",
@@ -71,6 +73,7 @@ def _prepare(self: Any, p: Ports, t: Target) -> Undo:
 
 def _inject(self: Any, p: Ports, t: Target, undo: Undo) -> None:
     rule = {"kind": self.kind, "one_in": self.one_in, "at_token": self.at_token}
+    rule["canaries"] = getattr(self, "canaries", None) or None
     given = {name: value for name, value in rule.items() if value is not None}
     _engines(p).tell(t, undo.identity, undo.saved["tag"], given)
 
@@ -201,6 +204,7 @@ _RULE: list[Any] = [
     ("at_token", "int | None", None),
     ("within_s", "float", 10.0),
 ]
+_MORE: dict[str, list[Any]] = {"hang": [("canaries", "bool", False)]}
 _DIE = (
     "The engine's process ends itself (exit code 1): at token k of a request, or halfway."
     "\n\nStarted again restart_after_s after it is gone; hold_s means the same. With neither it stays dead."
@@ -208,7 +212,7 @@ _DIE = (
 
 FAULTS: dict[str, type[Fault]] = {
     **{
-        f"engine.{kind}": _made(kind, doc + ("" if "Undone" in doc else _BACK), [("hold_s", "float"), *_RULE],
+        f"engine.{kind}": _made(kind, doc + ("" if "Undone" in doc else _BACK), [("hold_s", "float"), *_RULE, *_MORE.get(kind, [])],
                                 {"engines"}, _VERBS)
         for kind, doc in LIES.items()
     },

@@ -5,6 +5,7 @@ Secrets of the journal (environments, tokens) never get into a report.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ def _fault(analysis: Analysis, fault_id: str, max_ids: int) -> Fault:
         recover_note=service.recover_note if service else "",
         silent_s=service.silent_s if service else None,
         silent_all_s=service.silent_all_s if service else None,
+        **(dataclasses.asdict(service.readiness) if service else {}),
         in_flight=in_flight,
         fates=_fates(ledger, max_ids),
         felt=felt,

@@ -179,6 +179,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     recover_note: str = ""
     silent_s: float | None = None
     silent_all_s: float | None = None
+    not_ready_s: float | None = None
+    ready_s: float | None = None
+    false_green_s: float | None = None
+    false_red_s: float | None = None
     in_flight: int | None = None
     fates: list[Fate] = []
     felt: str = ""  # the third ring in plain words

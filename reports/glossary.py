@@ -58,6 +58,13 @@ SERVICE = {
                  "steady and all instances are listed.",
     "silent_s": "Time in which a client is hurt while every readiness signal that a deployment acts on is green.",
     "silent_all_s": "Time in which a client is hurt while every health check of every process is green.",
+    "not_ready_s": "From effective to the first red probe of the target's own readiness (its health URLs but "
+                   "/live). Unknown also stands for never.",
+    "ready_s": "From the undo's request to the first green answer of its readiness that lasts 5 s; 0: it was green.",
+    "false_green_s": "Time, until it was recovered, in which its readiness is green and it can't serve: gone or "
+                     "stopped, listed by no frontend, or its streams wait and got no token for 1 s.",
+    "false_red_s": "Time, until it was recovered, in which its readiness is red, it is listed, and its streams get "
+                   "tokens.",
     "in_flight_at_fault": "Streams open on the target when the fault took effect.",
 }  # fmt: skip
 

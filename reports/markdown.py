@@ -93,7 +93,18 @@ def _losses(data: ReportData) -> str:
 def _faults(data: ReportData) -> str:
     if not data.faults:
         return ""
-    head = ["Fault", "Proven", "Back", ">Detected", ">Unhurt", ">Recovered", ">Silent", "Streams in flight"]
+    head = [
+        "Fault",
+        "Proven",
+        "Back",
+        ">Detected",
+        ">Unhurt",
+        ">Recovered",
+        ">Silent",
+        ">Not ready / ready",
+        ">False green / red",
+        "Streams in flight",
+    ]
     return (
         "### Faults\n\n"
         + _table(head, (_fault(one) for one in data.faults[:MAX_ROWS]))
@@ -138,6 +149,8 @@ def _fault(fault: Fault) -> list[str]:
         text.seconds(fault.detect_s), text.seconds(fault.mitigate_s),
         "never" if fault.recover_never else text.seconds(fault.recover_s),
         text.seconds(fault.silent_s),
+        " / ".join(text.seconds(one) for one in (fault.not_ready_s, fault.ready_s)),
+        " / ".join(text.seconds(one) for one in (fault.false_green_s, fault.false_red_s)),
         text.count(fault.in_flight) + (f": {plain(fates)}" if fates else ""),
     ]  # fmt: skip
 

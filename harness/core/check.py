@@ -96,6 +96,11 @@ def _sut(sut: Sut, need: Need) -> None:
         f"must be above 0, got {sut.ready_timeout_s}",
         "seconds",
     )
+    for key, seconds in (("wait_s", sut.canary.wait_s), ("timeout_s", sut.canary.timeout_s)):
+        need(seconds >= 1, f"sut.canary.{key}", f"must be 1 or more, got {seconds}", "whole seconds")
+    given = sut.canary.payload
+    need(not isinstance(given, str) or given == "auto" or given.startswith("@"), "sut.canary.payload",
+         f"{given!r} is neither `auto` nor \"@path\"", "or write the object itself: {token_ids: [1], ...}")  # fmt: skip
     options = sut.engine_options
     for field in ("ttft_ms", "itl_ms"):
         value = getattr(options, field)

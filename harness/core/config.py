@@ -90,6 +90,20 @@ class EngineOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     misbehave: list[Misbehave] = []
 
 
+class Canary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Requests by which each worker checks its own engine; its /health goes red when they fail.
+
+    wait_s: so long without traffic before one is sent; timeout_s: so long it may take. payload: `auto`
+    (of the engine), an object, or "@path" of a file that holds one. For an outside system `enabled` only
+    says that it has them.
+    """
+
+    enabled: bool = False
+    wait_s: int = 10
+    timeout_s: int = 3
+    payload: str | dict[str, Any] = "auto"
+
+
 class TargetSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A process of an outside system that faults may touch."""
 
@@ -116,6 +130,7 @@ class Sut(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     frontend_args: list[str] = []
     worker_args: list[str] = []
     env: dict[str, str] = {}
+    canary: Canary = Canary()
     engine_options: EngineOptions = EngineOptions()
     ready_timeout_s: float = 60
     model_dir: str | None = None  # None: the generated one

@@ -11,7 +11,19 @@ from harness.core import rundir
 from harness.core.clock import NS
 from harness.core.rundir import RunDir
 from harness.stats import cancels as cancelling
-from harness.stats import events, gates, health, invariants, known, ledger, load, metrics, series, service
+from harness.stats import (
+    events,
+    gates,
+    health,
+    invariants,
+    known,
+    ledger,
+    load,
+    metrics,
+    readiness,
+    series,
+    service,
+)
 from harness.stats import hurt as hurting
 from harness.stats import verdict as verdicts
 from harness.stats import windows as windowing
@@ -35,7 +47,8 @@ def judge(data: RunData) -> Analysis:
     stalls = metrics.stalls_us(data.requests)
     seen, signals = _seen(data, happened, horizon)
     services = service.services(
-        seen, data.requests, good, _steady(data, windows["steady"], good), data.probes, happened, windows, horizon
+        seen, data.requests, good, _steady(data, windows["steady"], good), data.probes, happened, windows, horizon,
+        readiness.by_fault(data, happened, seen.changes, seen.bins, horizon),
     )  # fmt: skip
     entries = ledger.build(data, happened, horizon)
     cancels = cancelling.build(data)

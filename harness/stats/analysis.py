@@ -113,6 +113,16 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True)
+class Readiness:
+    """How right the target's own readiness was about a fault. Seconds; None: unknown or never."""
+
+    not_ready_s: float | None = None  # effective -> first red
+    ready_s: float | None = None  # undo requested -> lasting green
+    false_green_s: float | None = None  # it couldn't serve and said that it was ready
+    false_red_s: float | None = None  # it served and said that it wasn't
+
+
+@dataclass(frozen=True)
 class Service:
     """What users and operators saw of one fault id (all its targets together). Seconds; None: unknown or never."""
 
@@ -124,6 +134,7 @@ class Service:
     recover_note: str
     silent_s: float | None  # in the fault's window: hurt while the readiness signals were green
     silent_all_s: float | None  # hurt while every health check was green
+    readiness: Readiness = Readiness()
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def unlisted(
     intervals: list[Interval] = []
     for (_, worker), rows in changes[changes["worker"] != ""].groupby(["process", "worker"], sort=True):
         if str(worker) in sut.roles:
-            intervals += _absent(rows, horizon_ns)
+            intervals += absent(rows, horizon_ns)
     for e in found:
         if e.effective_ns is None:
             continue
@@ -163,7 +163,7 @@ def unlisted(
     return tuple(sorted((a, b) for a, b in intervals if b > a))
 
 
-def _absent(rows: pd.DataFrame, horizon_ns: int) -> list[Interval]:
+def absent(rows: pd.DataFrame, horizon_ns: int) -> list[Interval]:
     """When none of one worker's instances (a restart has a new id) was on one frontend's list."""
     present: set[str] = set()
     gone_at: int | None = None

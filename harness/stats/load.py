@@ -334,7 +334,9 @@ def _sut(path: Path, scenario: config.Scenario, reasons: list[str]) -> SutView:
     }
     ids = {str(p["name"]): str(p["instance_id"]) for p in processes if p.get("instance_id") is not None}
     env = [scenario.sut.env, *(one.get("env") or {} for one in processes)]
-    on = any(str(e.get("DYN_HEALTH_CHECK_ENABLED", "")).lower() in ("1", "true", "yes", "on") for e in env)
+    on = scenario.sut.canary.enabled or any(
+        str(e.get("DYN_HEALTH_CHECK_ENABLED", "")).lower() in ("1", "true", "yes", "on") for e in env
+    )
     default = "count" if scenario.sut.url is None and scenario.sut.engine == "mocker" else scenario.sut.oracle
     return SutView(roles, ids, str(tree.get("oracle") or default), tree.get("engine"), on)
 

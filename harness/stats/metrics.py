@@ -210,6 +210,16 @@ def of_service(name: str, scope: Scope) -> float | None:
     return None if known is None else getattr(known, name)
 
 
+def of_readiness(name: str, scope: Scope) -> float | None:
+    """By the target's own readiness (its health URLs but /live; of several targets the worst).
+    not_ready_s: effective to its first red. ready_s: undo requested to its first green that lasts 5 s.
+    false_green_s: 100 ms bins from the effect to recovered in which it is green and can't serve (gone or
+    stopped, not listed, or its streams wait and got no token for 1 s). false_red_s: in which it is red,
+    listed, and its streams get tokens. None: never, or nobody can tell."""
+    known = (scope.services or {}).get(scope.window.fault_id or "")
+    return None if known is None else getattr(known.readiness, name)
+
+
 def silent(every: bool, scope: Scope) -> float | None:
     """Bins of 100 ms in the window with a hurt client while every readiness signal is green
     (silent_all_s: every process's health)."""
@@ -306,6 +316,10 @@ METRICS: dict[str, Metric] = {
     "detect_s": Metric("s", "lower", AT_FAULT, partial(of_service, "detect_s")),
     "mitigate_s": Metric("s", "lower", AT_FAULT, partial(of_service, "mitigate_s")),
     "recover_s": Metric("s", "lower", frozenset({"fault", "recovery"}), partial(of_service, "recover_s")),
+    **{
+        name: Metric("s", "lower", AT_FAULT, partial(of_readiness, name))
+        for name in ("not_ready_s", "ready_s", "false_green_s", "false_red_s")
+    },
     "silent_s": Metric("s", "lower", EVERYWHERE, partial(silent, False)),
     "silent_all_s": Metric("s", "lower", EVERYWHERE, partial(silent, True)),
 }

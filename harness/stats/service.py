@@ -6,7 +6,7 @@ the docstring of each function. Knows no gate and no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from harness.core.clock import MS, NS
 from harness.core.config import Slo
 from harness.stats import events, health
-from harness.stats.analysis import FaultEvent, Floats, Interval, Ints, Loss, Service, Window
+from harness.stats.analysis import FaultEvent, Floats, Interval, Ints, Loss, Readiness, Service, Window
 from harness.stats.health import GREEN, UNKNOWN, States
 from harness.stats.hurt import BIN_NS, Hurt, bins_of, bins_within, open_clients
 from harness.stats.streams import ABSENT, Bools, Streams
@@ -163,8 +163,9 @@ def _overlapping(s: Streams, rows: Bools, starts: Ints) -> Ints:
 def services(
     seen: Seen, streams: Streams, good_rows: Bools, steady: Steady, probes: pd.DataFrame,
     found: Sequence[FaultEvent], windows: dict[str, Window], horizon_ns: int,
+    ready: Mapping[str, Readiness],
 ) -> dict[str, Service]:  # fmt: skip
-    """The times of each fault id that took effect."""
+    """The times of each fault id that took effect. ready: of each, by readiness.by_fault."""
     end_ns = windows["all"].end_ns or 0
     result = {}
     for fault_id in events.fault_ids(found):
@@ -185,6 +186,7 @@ def services(
             recover_note=back[2],
             silent_s=silent_s(seen.hurt, seen.ready, window, seen.has_probes),
             silent_all_s=silent_s(seen.hurt, seen.all_green, window, seen.has_probes),
+            readiness=ready.get(fault_id, Readiness()),
         )
     return result
 

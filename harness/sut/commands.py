@@ -18,7 +18,7 @@ from harness.core import proc, words
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process
-from harness.sut import model, planes
+from harness.sut import canary, model, planes
 from harness.sut.hosts import Host
 from harness.sut.place import Place
 
@@ -97,7 +97,7 @@ def worker(
     sut, options = scenario.sut, scenario.sut.engine_options
     name = f"{role}-{index}"
     env = _env(scenario, site, name)
-    env["DYN_SYSTEM_PORT"] = str(system_port)
+    env |= {"DYN_SYSTEM_PORT": str(system_port), **canary.env(scenario, site.model_dir)}
     if sut.engine == "witness":
         argv = [str(site.python), str(WITNESS_MAIN)]
         env["SQUALL_WITNESS"] = json.dumps(

@@ -19,7 +19,7 @@ from harness.core.errors import ProvisionError, ScenarioError
 from harness.core.proc import Identity
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
-from harness.sut import commands, hosts, model, outside, planes, ports, ready, venv
+from harness.sut import canary, commands, hosts, model, outside, planes, ports, ready, venv
 
 GRACE_S = 0.5  # a drain takes Dynamo about 5 s; at the end of a run nobody waits for it
 OURS = {
@@ -50,6 +50,7 @@ def preflight(scenario: Scenario, file: str) -> None:
     _refuse_platform(scenario, file)
     _refuse_arguments(scenario, file)
     planes.check(scenario, file)
+    canary.check(scenario, file)
     assert sut.dynamo is not None  # config checks it
     venv.python(sut.dynamo)
     if sut.model_dir is not None:

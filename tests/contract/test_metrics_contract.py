@@ -15,7 +15,7 @@ CONTRACT = [
     *(f"{family}_p{p}_due_ms" for family in ("ttft", "e2e") for p in (50, 90, 99)), "stall_p50_ms", "stall_max_ms",
     "goodput_ratio", "output_tokens_per_s", "shed_ratio", "error_ratio", "cancel_ratio", "migrations_ongoing",
     "migrations_new", "migrations_ledger", "in_flight_at_fault", "detect_s", "mitigate_s", "recover_s", "silent_s",
-    "silent_all_s",
+    "silent_all_s", "not_ready_s", "ready_s", "false_green_s", "false_red_s",
     *(f"cancel_abort_{q}_ms" for q in ("p50", "p99", "max")), "cancel_wasted_tokens_p50", "cancel_wasted_tokens_max",
     "cancel_unaborted", "cancel_next_ttft_p50_ms",
 ]  # fmt: skip

@@ -148,7 +148,7 @@ class WitnessEngine(LLMEngine):
         ids = _token_list(request.get("token_ids"))
         max_new = (request.get("stop_conditions") or {}).get("max_tokens")
         job = self.vocabulary.job(ids, DEFAULT_MAX_TOKENS if max_new is None else max_new)
-        planned = self.lies.for_request(job.first, job.total) if job.keyed else {}
+        planned = self.lies.for_request(job.first, job.total) if job.keyed else self.lies.for_canary()
         seat = Seat(tokens=len(ids), most=job.prompt_tokens + job.total)
         stream = Stream(context.id(), context, job, seat, len(ids), planned, job.first)
         self._streams.setdefault(stream.request_id, []).append(stream)
@@ -262,7 +262,7 @@ class WitnessEngine(LLMEngine):
         """Take a rule back: streams that it holds go on, what it planned doesn't happen."""
         rule = self.lies.remove(tag)
         if rule is not None:
-            for stream in self._keyed():
+            for stream in [one for same in self._streams.values() for one in same]:
                 stream.spare(rule)
 
     def _command(self, command: dict[str, Any]) -> dict[str, Any]:

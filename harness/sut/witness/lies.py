@@ -22,6 +22,7 @@ class Rule:
 
     def __init__(self, kind: str, one_in: int | None, at_token: int | None, tag: str | None = None) -> None:
         self.kind, self.one_in, self.at_token, self.tag = kind, one_in, at_token, tag
+        self.canaries = False  # canaries meet it too, before their first token; they are not counted
         self.seen = 0
         self.count = 0
         self.first_ns: int | None = None  # CLOCK_MONOTONIC of the first time
@@ -37,7 +38,8 @@ class Rule:
 
     def plain(self) -> dict[str, Any]:
         """As it stands in a scenario."""
-        both = {"kind": self.kind, "one_in": self.one_in, "at_token": self.at_token}
+        both = {"kind": self.kind, "one_in": self.one_in, "at_token": self.at_token,
+                "canaries": self.canaries or None}  # fmt: skip
         return {key: value for key, value in both.items() if value is not None}
 
 
@@ -110,10 +112,16 @@ class Lies:
                 continue
             if rule.kind == "first_then_silence":
                 at = first + 1
-            if rule.kind == "naive_usage" or (rule.kind == "slow" and rule.one_in is not None):
+            if rule.kind == "naive_usage" or (
+                rule.one_in is not None and (rule.kind == "slow" or rule.canaries)
+            ):
                 at = first  # from the start
             found[rule] = at
         return found
+
+    def for_canary(self) -> dict[Rule, int]:
+        """What a canary meets: before its first token, or nothing."""
+        return {rule: 0 for rule in self.rules if rule.canaries}
 
     def for_token(self, i: int, total: int) -> Rule | None:
         """The rule that spoils token i of a request, None mostly. At most one a token."""
@@ -162,4 +170,6 @@ def _rule(entry: Mapping[str, Any], tag: str | None = None) -> Rule:
     given = [value for value in (one_in, at_token) if value is not None]
     if len(given) != 1 or type(given[0]) is not int or given[0] < (1 if one_in is not None else 0):
         raise ValueError(f"misbehave: {kind} needs one of one_in (1 or more) and at_token (0 or more)")
-    return Rule(kind, one_in, at_token, tag)
+    rule = Rule(kind, one_in, at_token, tag)
+    rule.canaries = entry.get("canaries") is True
+    return rule

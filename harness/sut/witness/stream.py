@@ -89,7 +89,8 @@ class Stream:
         for rule, at in self.planned.items():
             if rule.kind != "naive_usage" and at == self.following:
                 del self.planned[rule]
-                lies.note(rule, self.request_id)
+                if self.job.keyed:
+                    lies.note(rule, self.request_id)
                 return rule
         return None
 

@@ -112,6 +112,17 @@ def test_each_lie_is_told() -> None:
     assert heard == [("repeat", "a", None), ("drop", "b", "x")]
 
 
+def test_canaries_meet_only_what_is_meant_for_them() -> None:
+    lies = Lies([{"kind": "hang", "at_token": 3}])
+    assert lies.for_canary() == {}
+    rule = lies.add("x", {"kind": "hang", "at_token": 3, "canaries": True})
+    assert lies.for_canary() == {rule: 0}
+    assert waits_for(lies, 7, 20) == {"hang": 4}
+    lies.add("y", {"kind": "hang", "one_in": 1, "canaries": True})
+    assert waits_for(lies, 7, 20) == {"hang": 7}, "from its next token"
+    assert rule is not None and rule.plain() == {"kind": "hang", "at_token": 3, "canaries": True}
+
+
 def test_a_tagged_rule_comes_and_goes_and_the_others_count_on() -> None:
     lies = Lies([{"kind": "drop", "one_in": 4}])
     assert [spoils(lies, i, 99) for i in range(3)] == [None] * 3
