@@ -83,15 +83,18 @@ class Chain:
         self.undo = undo
         return True
 
-    def run(self, wait: Callable[[], bool]) -> None:
-        """Inject when `wait` returns False (True: the run is being stopped), verify, hold, undo."""
+    def run(self, wait: Callable[[], bool], why: Callable[[], dict[str, Any]] = dict) -> None:
+        """Inject when `wait` returns False (True: the run is being stopped), verify, hold, undo.
+
+        wait may raise FaultError: nothing is injected. why: what the journal says about the moment.
+        """
         undo = self.undo
         assert undo is not None, "begin first"
         proven = False
         try:
             if wait():
                 raise FaultError("not injected: the run was stopped before")
-            proven = self._strike(undo)
+            proven = self._strike(undo, why)
         except FaultError as error:
             self._fail(str(error))
         except Exception as error:  # edge: a fault's bug must not end the run
@@ -109,10 +112,10 @@ class Chain:
         finally:
             self.closed.set()
 
-    def _strike(self, undo: Undo) -> bool:
+    def _strike(self, undo: Undo, why: Callable[[], dict[str, Any]]) -> bool:
         self.struck = True
         self.fault.inject(self._ports, self.target, undo)
-        self._write("injected")
+        self._write("injected", evidence=why())
         seen = self.fault.verify(self._ports, self.target, undo)
         self._held_ns = seen.at_ns if seen.since_ns is None else seen.since_ns
         self._write("verified", evidence=self._evidence(seen, "effective_ns"))
@@ -192,7 +195,8 @@ class Chain:
         """Undo as the journal keeps it; the guardian reads ops, deadline_ns and anchor_mono_ns."""
         lasts_s = self.injection.lasts_s
         planned_ns = end_ns if lasts_s is None else due_ns + int(lasts_s * clock.NS)
-        slack_s = undo.effect_s + 2 * self._ports.recover_timeout_s + GRACE_S
+        waits_s = 0.0 if self.injection.when is None else self.injection.when.within_s
+        slack_s = waits_s + undo.effect_s + 2 * self._ports.recover_timeout_s + GRACE_S
         self._plain_undo = {
             "ops": [dict(op) for op in undo.ops],
             "saved": dict(undo.saved),

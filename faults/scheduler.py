@@ -16,8 +16,10 @@ from faults.chain import Chain
 from faults.journal import Journal
 from faults.ports import GRACE_S, Ports, Target
 from faults.timeline import Injection, Plan, compatible
+from faults.trigger import Trigger
 from harness.core import clock
 from harness.core.clock import Anchor
+from harness.core.config import When
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ def _steady() -> str | None:
     return None
 
 
+def _unseen(_: When) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What the run does around a fault. Exceptions in them are logged and told as failures."""
@@ -43,6 +49,7 @@ class Hooks:
     before: Callable[[Injection], None] = _nothing  # after the intent, before the injection
     after: Callable[[Injection], None] = _nothing  # when verified (or failed) on all targets
     on_failed: Callable[[Injection, Target, str], None] = _unheard
+    value: Callable[[When], float | None] = _unseen  # what a condition counts, now; None: unknown
     steady: Callable[[], str | None] = _steady  # asked once; a reason: nothing is injected in this run
 
 
@@ -127,12 +134,14 @@ class Scheduler:
         begun = [chain for chain in chains if self._begin(chain, due_ns, end_ns)]
         if begun:
             self._hook("before", self.hooks.before, begun[0])
+            trigger = Trigger(injection.when, due_ns, self._stopping, self.hooks.value, self.journal.anchor)
             threads = [
-                threading.Thread(target=chain.run, args=(lambda: self._wait_until(due_ns),), daemon=True)
+                threading.Thread(target=chain.run, args=(trigger.wait, trigger.why), daemon=True)
                 for chain in begun
             ]
             for thread in threads:
                 thread.start()
+            trigger.watch()
             for chain in begun:
                 chain.settled.wait()
             self._hook("after", self.hooks.after, begun[0])

@@ -17,7 +17,7 @@ import msgspec
 from faults import FAULTS, engine, peers, targets
 from faults.ports import Fault, Target
 from harness.core import strict
-from harness.core.config import Scenario, Step
+from harness.core.config import Scenario, Step, When
 from harness.core.errors import ScenarioError
 from harness.core.ids import rng
 
@@ -51,7 +51,8 @@ class Injection:
     at_s: float
     lasts_s: float | None
     earliest_s: float  # without jitter
-    latest_s: float  # with all of it
+    latest_s: float  # with all of it, and with all of when.within_s
+    when: When | None = None  # not before at_s, and only while this holds
 
     def build(self) -> Fault:
         """The fault with its parameters."""
@@ -62,6 +63,8 @@ class Injection:
         names = ", ".join(target.name for target in self.targets)
         shown = " ".join(f"{key}={value}" for key, value in sorted(self.params.items()))
         end = "until the run ends" if self.lasts_s is None else f"undone {self.lasts_s:g} s after its effect"
+        if self.when is not None:
+            end = f"from then on when {self.when.text}, within {self.when.within_s:g} s; {end}"
         return f"{self.at_s:8.3f} s  {self.fault_id:<12} {self.fault:<18} {names:<20} {end}  {shown}".rstrip()
 
 
@@ -81,6 +84,7 @@ class Plan:
                 "fault_id": one.fault_id, "step": one.step, "occurrence": one.occurrence, "fault": one.fault,
                 "params": dict(one.params), "targets": [target.name for target in one.targets],
                 "at_s": one.at_s, "lasts_s": one.lasts_s,
+                **({} if one.when is None else {"when": msgspec.to_builtins(one.when)}),
             }
             for one in self.injections
         ]  # fmt: skip
@@ -223,6 +227,15 @@ def _check_step(
             file, f"{path}.jitter_s", f"at_s {step.at_s} + jitter_s {step.jitter_s} is after the end of the "
             f"load, {scenario.load.duration_s} s", "lower one of them",
         )  # fmt: skip
+    if step.at_s + step.jitter_s + _waits_s(step) > scenario.load.duration_s:
+        raise ScenarioError(
+            file, f"{path}.when.within_s", f"{_waits_s(step):g} from at_s {step.at_s:g} + jitter_s "
+            f"{step.jitter_s:g} is after the end of the load, {scenario.load.duration_s:g} s", "lower it",
+        )  # fmt: skip
+
+
+def _waits_s(step: Step) -> float:
+    return 0 if step.when is None else step.when.within_s
 
 
 def _check_peers(one: Injection, counts: Mapping[str, int], file: str, path: str) -> None:
@@ -253,7 +266,8 @@ def _occurrences(scenario: Scenario, step: Step, fault: Fault, counts: Mapping[s
                 at_s=round(nominal_s + late_s, 6),
                 lasts_s=lasts_s(fault),
                 earliest_s=round(nominal_s, 6),
-                latest_s=round(nominal_s + step.jitter_s, 6),
+                latest_s=round(nominal_s + step.jitter_s + _waits_s(step), 6),
+                when=step.when,
             )
         )
         if step.every_s is None:

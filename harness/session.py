@@ -35,6 +35,7 @@ from harness.sut import outside
 from harness.traffic import users
 from harness.traffic.context import LiveCounters, TrafficContext
 from harness.traffic.measure import Meter
+from harness.traffic.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,12 @@ class Session:
         ports = platforms.of(scenario, str(run.scenario)).ports(run, scenario.recover_timeout_s)
         plan = timeline.plan(scenario, targets.of_system(state), str(run.scenario), ports.offers)
         hooks = Hooks(
-            before=self._scrape, after=self._scrape, on_failed=self._fault_failed, steady=self._unsteady
-        )
+            before=self._scrape, after=self._scrape, on_failed=self._fault_failed, steady=self._unsteady,
+            value=self._value,
+        )  # fmt: skip
         self._journal = Journal(run.journal, anchor, fsync=_fsync)
         self._scheduler = Scheduler(plan, ports, self._journal, anchor, scenario.load.warmup_s, hooks)
-        self._meter = Meter(self.traffic)
+        self._meter, self._progress = Meter(self.traffic), Progress()
         self._healed, self._reasons, self._judging = False, [], None
         self._answered = 0
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
@@ -267,6 +269,15 @@ class Session:
 
     def _fault_failed(self, injection: Injection, target: Target, reason: str) -> None:
         self._reasons.append(f"{injection.fault_id} on {target.name}: {reason}")
+
+    def _value(self, when: config.When) -> float | None:
+        """What the condition of a fault counts, now."""
+        if self.traffic is None:
+            return None
+        live = self.traffic.live
+        if when.past_token is None:
+            return live.in_flight
+        return self._progress.past(live.open, when.past_token.token)
 
     def _unsteady(self) -> str | None:
         """Why the warm-up didn't reach a steady state, None when it did."""

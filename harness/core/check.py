@@ -15,7 +15,7 @@ from harness.core.records import VIOLATIONS
 from harness.core.words import P
 
 if TYPE_CHECKING:
-    from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass
+    from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass, When
 
 NAME_LENGTH = 64
 MAX_SECONDS = 10_000_000  # four months
@@ -192,6 +192,21 @@ def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
     return lo, hi
 
 
+def _when(when: When, here: str, need: Need) -> None:
+    need((when.streams is None) != (when.past_token is None), here, f"needs exactly one of streams and past_token, got "
+         f"{when.streams} and {when.past_token}", "for example {streams: 8, within_s: 30}")  # fmt: skip
+    need(when.least >= 1, f"{here}.{'streams' if when.past_token is None else 'past_token.streams'}",
+         f"got {when.least}, which always holds", "1 or more")  # fmt: skip
+    if when.past_token is not None:
+        need(
+            when.past_token.token >= 0,
+            f"{here}.past_token.token",
+            f"got {when.past_token.token}",
+            "0 or more",
+        )
+    need(when.within_s > 0, f"{here}.within_s", f"got {when.within_s}", "above 0")
+
+
 def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) -> None:
     need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
          "give each step an id of its own")  # fmt: skip
@@ -203,6 +218,10 @@ def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) 
     need(step.hold_s is None or step.hold_s > 0, f"{here}.hold_s", f"got {step.hold_s}", "above 0")
     need(step.every_s is None or step.every_s > 0, f"{here}.every_s", f"got {step.every_s}", "above 0")
     need(step.jitter_s >= 0, f"{here}.jitter_s", f"got {step.jitter_s}", "0 or more")
+    if step.when is not None:
+        need(step.every_s is None, f"{here}.every_s", f"{step.every_s} doesn't go with `when`, which holds once",
+             "write a step for each time")  # fmt: skip
+        _when(step.when, f"{here}.when", need)
     need(step.select.count >= 1, f"{here}.select.count", f"{step.select.count} selects nothing",
          "select 1 or more; a fault without a target is an error")  # fmt: skip
     need(step.select.index != [], f"{here}.select.index", "is empty and selects nothing", "name one")

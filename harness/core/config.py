@@ -173,6 +173,33 @@ class Select(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     index: list[int] | None = None
 
 
+class PastToken(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """So many open streams have received more than so many tokens."""
+
+    token: int
+    streams: int = 1
+
+
+class When(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a fault waits for from at_s on: exactly one condition, for at most within_s."""
+
+    streams: int | None = None  # so many in flight or more
+    past_token: PastToken | None = None
+    within_s: float = 30
+
+    @property
+    def least(self) -> int:
+        """The value at which it holds."""
+        return self.past_token.streams if self.past_token is not None else self.streams or 0
+
+    @property
+    def text(self) -> str:
+        """The condition for people."""
+        if self.past_token is not None:
+            return f"streams past token {self.past_token.token} >= {self.least}"
+        return f"streams >= {self.least}"
+
+
 class Step(msgspec.Struct, frozen=True):
     """A fault at a time. Seconds from the end of warm-up; params are the fault's own fields."""
 
@@ -183,6 +210,7 @@ class Step(msgspec.Struct, frozen=True):
     hold_s: float | None = None
     every_s: float | None = None
     jitter_s: float = 0
+    when: When | None = None
     params: dict[str, Any] = {}
 
 
@@ -232,7 +260,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
-STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s")
+STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s", "when")
 
 
 def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | None = None) -> Scenario:

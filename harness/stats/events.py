@@ -66,7 +66,7 @@ def _event(fault_id: str, target: str, chain: list[JournalLine]) -> FaultEvent:
         fault=fault,
         target=target,
         intent_ns=_t(intent) if intent else chain[0].t_ns,
-        requested_ns=_int(intent, "requested_ns") or _t(intent),
+        requested_ns=_int(injected, "held_ns") or _int(intent, "requested_ns") or _t(intent),
         injected_ns=_t(injected),
         effective_ns=effective_ns if effective_ns is not None else _t(injected),
         undo_requested_ns=undo_ns,
