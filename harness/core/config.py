@@ -321,6 +321,8 @@ def to_plain(scenario: Scenario) -> dict[str, Any]:
     tree: dict[str, Any] = msgspec.to_builtins(scenario)
     for step in tree["faults"]:
         step.update(step.pop("params"))
+        if step["when"] is None:  # a step without it stays what it was, hash and all
+            del step["when"]
     return tree
 
 
