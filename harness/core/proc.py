@@ -23,6 +23,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # 
 
 
 PIPE = subprocess.PIPE
+_EXEC_LOOKS, _EXEC_LOOK_S = 10, 0.001  # an execve needs microseconds, unless the CPU is taken away in it
 
 
 class Identity(NamedTuple):
@@ -123,13 +124,29 @@ def pids() -> list[int]:
 
 
 def environ(pid: int) -> dict[str, str]:
-    """The environment that a process was started with; empty when unreadable."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
+    """The environment that a process was started with; empty when unreadable.
+
+    Between execve and the moment at which the kernel knows where the new environment lies it reads as
+    empty; a process must not be overlooked for that, so an empty one is read again.
+    """
+    for _ in range(_EXEC_LOOKS):
+        try:
+            raw = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return {}
+        if raw or not _has_memory(pid):
+            break
+        time.sleep(_EXEC_LOOK_S)
     pairs = (item.partition(b"=") for item in raw.split(b"\0") if b"=" in item)
     return {os.fsdecode(k): os.fsdecode(v) for k, _, v in pairs}
+
+
+def _has_memory(pid: int) -> bool:
+    """False for zombies and threads of the kernel, which have no environment."""
+    try:
+        return Path(f"/proc/{pid}/statm").read_text().partition(" ")[0] != "0"
+    except OSError:
+        return False
 
 
 def command_line(pid: int) -> str:

@@ -236,3 +236,15 @@ def test_children_do_not_inherit_a_raised_priority(tmp_path: Path) -> None:
     )
     done = proc.run([sys.executable, "-c", code, str(tmp_path / "log")])
     assert done.out.split() == ["-5", "0"], done.err
+
+
+def test_a_process_in_the_middle_of_its_execve_is_not_overlooked() -> None:
+    """Right after Popen returns, /proc/<pid>/environ reads as empty about every other time."""
+    for _ in range(100):
+        child = subprocess.Popen(["sleep", "60"], env={"MARK": "here"})
+        try:
+            assert proc.environ(child.pid) == {"MARK": "here"}
+        finally:
+            child.kill()
+            child.wait()
+    assert proc.environ(child.pid) == {}
