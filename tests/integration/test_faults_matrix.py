@@ -144,4 +144,5 @@ def start(lab: Lab, fault: str, point: str) -> Identity:
 
 def said(lab: Lab) -> str:
     logs = ("inject", "run", "guardian")
-    return "\n".join(f"{name}: {proc.tail(lab.run.log(name), 8)}" for name in logs)
+    phases = "; ".join(f"{line.phase} {line.error or ''}".strip() for line in lab.lines())
+    return "\n".join([phases, *(f"{name}: {proc.tail(lab.run.log(name), 8)}" for name in logs)])
