@@ -118,6 +118,26 @@ def migration_exhausted(done: Done) -> None:
     assert metric(done, "migrations_ledger", "fault:first") == 8
 
 
+def crash_loop(done: Done) -> None:
+    assert failed(done) == 0
+    identities = evidence(done, "loop", "verified")["identities"]
+    assert len({tuple(one) for one in identities}) == 5
+
+
+def partition_frontend_worker(done: Done) -> None:
+    assert failed(done) == 0
+    assert (
+        metric(done, "migrations_ongoing", "fault:cut") == metric(done, "in_flight_at_fault", "fault:cut") > 0
+    )
+    assert metric(done, "silent_s", "fault:cut") > 1, "nobody notices the cut"
+
+
+def partition_worker_etcd(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "mitigate_s", "fault:cut") == 0
+    assert [one["recovered_by"] for one in done.json("verdict.json")["faults"]] == ["restart"]
+    assert "the process is gone" in evidence(done, "cut", "recovered")["proof"], "it ended itself"
+
+
 # finding, whether `make test` runs it
 FINDINGS: dict[str, tuple[Finding, bool]] = {
     "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
@@ -132,6 +152,10 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "outside": (outside, True),
     "disaggregated-prefill-kill": (disaggregated_prefill_kill, False),
     "migration-exhausted": (migration_exhausted, False),
+    "crash-loop": (crash_loop, False),
+    "partition-frontend-worker": (partition_frontend_worker, True),
+    "one-way-partition": (partition_frontend_worker, False),
+    "partition-worker-etcd": (partition_worker_etcd, False),
 }
 NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
 
