@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faults import engine
+from faults.control_plane import EtcdAll, EtcdLeader, EtcdMember, Nats
 from faults.crashloop import Crashloop
 from faults.drain import Terminate
 from faults.limits import Memory, Slow
@@ -24,4 +25,8 @@ FAULTS: dict[str, type[Fault]] = {
     "network.bandwidth": Bandwidth,
     "network.delay": Delay,
     **engine.FAULTS,
+    "control_plane.etcd_leader": EtcdLeader,
+    "control_plane.etcd_member": EtcdMember,
+    "control_plane.etcd_all": EtcdAll,
+    "control_plane.nats": Nats,
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from faults import undo as undo_ops
 from faults.journal import Journal, JournalError, Phase
-from faults.ports import GRACE_S, Evidence, Ports, Target, Undo
+from faults.ports import GRACE_S, Evidence, Ports, Target, Undo, named
 from faults.timeline import Injection
 from harness.core import clock
 from harness.core.errors import FaultError
@@ -176,13 +176,15 @@ class Chain:
         try:
             if others := self._others(self):
                 raise FaultError(f"{reason}; not started again, since {', '.join(others)} is on it")
-            found = processes.find(self.target)
-            if found.respawn is None:
+            members = [named(name) for name in undo.saved.get("members", [self.target.name])]
+            respawns = [processes.find(one).respawn for one in members]
+            ops = [{**one, "stop": True} for one in respawns if one is not None]
+            if len(ops) < len(members):
                 raise FaultError(f"{reason}; squall can't start a process of an outside system again")
-            op = {**found.respawn, "stop": True}
-            plain = self._plain_undo | {"ops": [*undo.ops, op]}
+            plain = self._plain_undo | {"ops": [*undo.ops, *ops]}
             self._try_write("recovering", undo=plain, evidence={"restart": reason}, t_ns=asked_ns)
-            processes.respawn(op)
+            for op in ops:
+                processes.respawn(op)
             seen = self.fault.verify_recovered(self._ports, self.target, undo)
         except FaultError as error:
             self._give_up(str(error))
@@ -211,8 +213,7 @@ class Chain:
             "requested_ns": due_ns - self._journal.anchor.mono_ns,
             "identity": {"pid": who.pid, "start_ticks": who.start_ticks},
         }
-        if "note" in undo.saved:
-            evidence["note"] = undo.saved["note"]
+        evidence |= {key: undo.saved[key] for key in ("note", "members") if key in undo.saved}
         return evidence
 
     def _evidence(self, seen: Evidence, at_name: str) -> dict[str, Any]:

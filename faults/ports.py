@@ -13,19 +13,34 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from faults.cgroupfs import Hierarchy
 from harness.core import clock
+from harness.core.errors import FaultError
 from harness.core.proc import Identity, Stat
 
 
 @dataclass(frozen=True)
 class Target:
-    """A planned target, `worker-1`: role and index (from 1), never a pid."""
+    """A planned target, `worker-1`: role and index (from 1), never a pid.
+
+    index 0: known at the injection only, `etcd-leader`; `word` says which.
+    """
 
     role: str
     index: int
+    word: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.role}-{self.index}"
+        return f"{self.role}-{self.word or self.index}"
+
+    def may_be(self, other: Target) -> bool:
+        """True when both may turn out to be the same process."""
+        return self.role == other.role and (self.index == other.index or 0 in {self.index, other.index})
+
+
+def named(name: str) -> Target:
+    """The target of a name."""
+    role, _, last = name.rpartition("-")
+    return Target(role, int(last)) if last.isdigit() else Target(role, 0, last)
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,8 @@ class Undo:
     """Everything that undoing needs, as plain data, known before the first side effect.
 
     ops: operations of faults/undo.py, in order. identity: who the target was. saved: what the fault
-    itself wants to remember, JSON values only. effect_s: so long its effect may take to be proven.
+    itself wants to remember, JSON values only; `members` in it: names of those whom a target with a
+    word turned out to be. effect_s: so long its effect may take to be proven.
     """
 
     ops: tuple[Mapping[str, Any], ...]
@@ -76,6 +92,26 @@ class Serving:
     requests: float | None = None  # counter of requests that it has taken
     traffic: float | None = None  # counter of requests that the whole system has taken
     countable: bool = True  # False: this target has no counter of requests that anybody could read
+
+
+@dataclass(frozen=True)
+class View:
+    """What a server of the control plane says of itself and of those around it, by their names."""
+
+    healthy: bool
+    leader: str | None = None  # etcd: whom it takes for the leader; None: it knows none
+    members: frozenset[str] = frozenset()  # etcd: the cluster as it lists it
+    clients: frozenset[str] = frozenset()  # NATS: processes that are connected to it
+
+
+class ControlPlane(Protocol):
+    """etcd members and NATS servers of the system under test, asked one by one. Raises FaultError."""
+
+    def servers(self, role: str) -> tuple[Target, ...]:
+        """All of a role, `etcd` or `nats`, by index."""
+
+    def view(self, target: Target) -> View | None:
+        """Ask exactly this server; None when it doesn't answer."""
 
 
 class ProcessControl(Protocol):
@@ -215,6 +251,14 @@ class Ports:
     mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
     network: NetworkControl | None = None
     engines: EngineControl | None = None
+    control_plane: ControlPlane | None = None
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane. Raises FaultError when there is none."""
+        if self.control_plane is None:
+            raise FaultError("this system has no etcd and no NATS of its own")
+        return self.control_plane
 
     @property
     def offers(self) -> frozenset[str]:
@@ -235,6 +279,8 @@ class Fault(Protocol):
     the proof is, how it is undone and when it counts as undone: `squall faults` and docs/faults.md.
     """
 
+    # optional ClassVars: `role: str`, the only one that `select` may name; `finds: Target`, taken without
+    # a `select` (with a word: never with one)
     needs: ClassVar[frozenset[str]]  # ports: processes, network, gpus, control_plane
 
     def prepare(self, p: Ports, t: Target) -> Undo:

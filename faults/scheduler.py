@@ -198,6 +198,6 @@ class Scheduler:
 
 def _collide(other: Chain, chain: Chain) -> bool:
     """True when `other` still has the target of `chain`, or could never give it back."""
-    if other.target != chain.target or not (other.is_open or not other.closed.is_set()):
+    if not other.target.may_be(chain.target) or not (other.is_open or not other.closed.is_set()):
         return False
     return not compatible(other.injection, chain.injection)

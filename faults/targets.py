@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from faults.ports import Target
 from harness.core import strict
-from harness.core.config import Scenario, Select
+from harness.core.config import Scenario, Select, Step
 from harness.core.errors import ScenarioError, TargetError
 from harness.core.ids import rng
 from harness.core.sutfile import SutState
@@ -28,6 +28,29 @@ def of_scenario(scenario: Scenario) -> dict[str, int]:
 def of_system(state: SutState) -> dict[str, int]:
     """How many targets of each role a running system has."""
     return dict(Counter(process.role for process in state.processes))
+
+
+def of_step(step: Step, fault: type, targets: Mapping[str, int], file: str, path: str) -> Select | Target:
+    """What a step hits: its `select`, checked, or the target that the fault finds itself.
+
+    Raises TargetError or ScenarioError.
+    """
+    role: str | None = getattr(fault, "role", None)
+    finds: Target | None = getattr(fault, "finds", None)
+    if step.select is not None:
+        if finds is not None and finds.word:
+            raise ScenarioError(file, f"{path}.select", f"{step.fault} finds its target itself", "remove it")
+        if role is not None and step.select.role != role:
+            raise ScenarioError(
+                file, f"{path}.select.role", f"{step.fault} is for the role {role!r}, not {step.select.role!r}",
+                f"write {role}",
+            )  # fmt: skip
+        check(step.select, targets, file, path)
+        return step.select
+    if finds is None:
+        raise ScenarioError(file, f"{path}.select", "is missing", "add it")
+    check(Select(finds.role), targets, file, path)
+    return finds
 
 
 def check(select: Select, targets: Mapping[str, int], file: str, path: str) -> None:
@@ -59,9 +82,11 @@ def check(select: Select, targets: Mapping[str, int], file: str, path: str) -> N
 
 
 def draw(
-    select: Select, targets: Mapping[str, int], seed: int, step: str, occurrence: int
+    select: Select | Target, targets: Mapping[str, int], seed: int, step: str, occurrence: int
 ) -> tuple[Target, ...]:
     """The targets of one occurrence. Its own stream of randomness: no other step shifts it."""
+    if isinstance(select, Target):
+        return (select,)
     if select.index is not None:
         indices = sorted(select.index)
     else:

@@ -17,7 +17,7 @@ import msgspec
 from faults import FAULTS, engine, peers, targets
 from faults.ports import Fault, Target
 from harness.core import strict
-from harness.core.config import Scenario, Step, When
+from harness.core.config import Scenario, Select, Step, When
 from harness.core.errors import ScenarioError
 from harness.core.ids import rng
 
@@ -116,8 +116,8 @@ def plan(
         path = f"faults[{n}]"
         fault = build(step, file, path)
         _check_step(scenario, step, fault, file, path, offers)
-        targets.check(step.select, counts, file, path)
-        for one in _occurrences(scenario, step, fault, counts):
+        select = targets.of_step(step, type(fault), counts, file, path)
+        for one in _occurrences(scenario, step, fault, select, counts):
             _check_peers(one, counts, file, path)
             if one.fault_id in where:
                 raise ScenarioError(
@@ -193,12 +193,17 @@ def _check_step(
             f"(sut.engine: {scenario.sut.engine}, sut.url: {scenario.sut.url})",
             "use a system that squall starts, with `engine: witness`",
         )  # fmt: skip
+    if "control_plane" in lacking:
+        raise ScenarioError(
+            file, f"{path}.fault", f"{step.fault} needs etcd members or NATS that squall starts, and there are none",
+            "write `sut.discovery: etcd`, `sut.request_plane: nats`",
+        )  # fmt: skip
     if lacking:
         raise ScenarioError(
             file, f"{path}.fault", f"{step.fault} needs {', '.join(sorted(lacking))}, "
             f"which platform {scenario.sut.platform!r} doesn't offer", "see `squall doctor`",
         )  # fmt: skip
-    if "engines" in fault.needs and step.select.role == "frontend":
+    if "engines" in fault.needs and step.select and step.select.role == "frontend":
         raise ScenarioError(
             file,
             f"{path}.select.role",
@@ -248,7 +253,9 @@ def _check_peers(one: Injection, counts: Mapping[str, int], file: str, path: str
         raise ScenarioError(file, f"{path}.peers", *found)
 
 
-def _occurrences(scenario: Scenario, step: Step, fault: Fault, counts: Mapping[str, int]) -> list[Injection]:
+def _occurrences(
+    scenario: Scenario, step: Step, fault: Fault, select: Select | Target, counts: Mapping[str, int]
+) -> list[Injection]:
     """The step and its repetitions that begin before the load ends; jitter delays by 0 to jitter_s."""
     params = {key: value for key, value in dataclasses.asdict(fault).items() if value is not None}  # type: ignore[call-overload]
     found: list[Injection] = []
@@ -262,7 +269,7 @@ def _occurrences(scenario: Scenario, step: Step, fault: Fault, counts: Mapping[s
                 occurrence=number,
                 fault=step.fault,
                 params=params,
-                targets=targets.draw(step.select, counts, scenario.seed, step.id, number),
+                targets=targets.draw(select, counts, scenario.seed, step.id, number),
                 at_s=round(nominal_s + late_s, 6),
                 lasts_s=lasts_s(fault),
                 earliest_s=round(nominal_s, 6),
@@ -283,7 +290,7 @@ def _refuse_overlaps(found: list[Injection], file: str, where: Mapping[str, str]
     for n, first in enumerate(found):
         end_s = None if first.lasts_s is None else first.latest_s + first.lasts_s
         for second in found[n + 1 :]:
-            shared = sorted({t.name for t in first.targets} & {t.name for t in second.targets})
+            shared = sorted(t.name for t in first.targets if any(t.may_be(other) for other in second.targets))
             apart = end_s is not None and end_s < second.earliest_s
             if not shared or apart or compatible(first, second):
                 continue

@@ -73,7 +73,8 @@ def step_of(steps: Sequence[Step], fault_id: str) -> Step | None:
 def what(fault: str, targets: Sequence[str], step: Step | None) -> str:
     """What the fault does, in a sentence."""
     params = dict(step.params) if step else {}
-    who = ", ".join(targets) or (f"{step.select.count} of role {step.select.role}" if step else "its target")
+    chosen = step.select if step else None
+    who = ", ".join(targets) or (f"{chosen.count} of role {chosen.role}" if chosen else "its target")
     hold_s = step.hold_s if step else None
     back_s = params.get("restart_after_s", hold_s)
     back = f", started again {back_s:g} s after it was gone" if isinstance(back_s, int | float) else ""

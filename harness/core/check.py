@@ -222,6 +222,8 @@ def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) 
         need(step.every_s is None, f"{here}.every_s", f"{step.every_s} doesn't go with `when`, which holds once",
              "write a step for each time")  # fmt: skip
         _when(step.when, f"{here}.when", need)
+    if step.select is None:
+        return
     need(step.select.count >= 1, f"{here}.select.count", f"{step.select.count} selects nothing",
          "select 1 or more; a fault without a target is an error")  # fmt: skip
     need(step.select.index != [], f"{here}.select.index", "is empty and selects nothing", "name one")

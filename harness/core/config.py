@@ -205,8 +205,8 @@ class Step(msgspec.Struct, frozen=True):
 
     id: str
     fault: str
-    select: Select
     at_s: float
+    select: Select | None = None  # only faults that find their target themselves go without
     hold_s: float | None = None
     every_s: float | None = None
     jitter_s: float = 0

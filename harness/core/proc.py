@@ -294,6 +294,15 @@ def _wait_gone(who: list[Identity], timeout_s: float) -> list[Identity]:
 
 def listening_ports(pid: int) -> list[int]:
     """TCP ports that the process listens on (v4 and v6), by the inodes of its sockets."""
+    return _tcp_ports(pid, "0A")
+
+
+def connected_ports(pid: int) -> list[int]:
+    """The process's own ports of its established TCP connections."""
+    return _tcp_ports(pid, "01")
+
+
+def _tcp_ports(pid: int, state: str) -> list[int]:
     inodes = set()
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -308,7 +317,7 @@ def listening_ports(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == "0A" and fields[9] in inodes:
+                if fields[3] == state and fields[9] in inodes:
                     ports.add(int(fields[1].rpartition(":")[2], 16))
     return sorted(ports)
 

@@ -22,7 +22,7 @@ from harness.core.owners import Owners
 from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
-from harness.platforms import engines
+from harness.platforms import control_plane, engines
 from harness.sut import planes, ready
 from harness.sut.ports import LOOPBACK
 
@@ -33,12 +33,16 @@ _ENDED = re.compile(r"^dynamo_frontend_requests_total(?:\{[^}]*\})? (\S+)$", re.
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
-    return Ports(LocalProcesses(run), recover_timeout_s, engines=engines.of_run(run), cgroups=cgroups())
+    return Ports(
+        LocalProcesses(run), recover_timeout_s, engines=engines.of_run(run), cgroups=cgroups(),
+        control_plane=control_plane.of(run),
+    )  # fmt: skip
 
 
 def offers(scenario: Scenario) -> frozenset[str]:
     """Names of the ports that faults of this scenario will have."""
     there = {"processes"} | ({"cgroups"} if cgroups() else set())
+    there |= {"control_plane"} if scenario.sut.servers else set()
     return frozenset(there) | engines.offered(scenario)
 
 

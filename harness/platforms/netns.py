@@ -9,7 +9,7 @@ from __future__ import annotations
 from faults.ports import Ports
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
-from harness.platforms import engines, local, network
+from harness.platforms import control_plane, engines, local, network
 
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
@@ -18,6 +18,7 @@ def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     return Ports(
         local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups(), network=there,
         engines=engines.of_run(run),
+        control_plane=control_plane.of(run),
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class FaultEvent:
 
     fault_id: str
     fault: str  # process.kill, ...
-    target: str  # worker-1, ...
+    target: str  # worker-1, ..., etcd-leader
     intent_ns: int | None
     requested_ns: int | None
     injected_ns: int | None
@@ -70,6 +70,12 @@ class FaultEvent:
     error: str | None
     failed_recovering: bool  # the journal says that undoing it failed
     took_request: bool | None = None  # the recovery saw it take a request
+    members: tuple[str, ...] = ()  # whom the target turned out to be, where it is no process's name
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of the processes that it was on."""
+        return self.members or (self.target,)
 
 
 @dataclass(frozen=True)

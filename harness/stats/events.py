@@ -14,7 +14,9 @@ from harness.stats.analysis import FaultEvent
 SUDDEN = frozenset({"process.kill", "engine.die"})
 """Faults that end a process without a last word: its segments have no end."""
 
-RESTARTING = SUDDEN | {"process.terminate", "process.crashloop"}
+SERVERS = frozenset(f"control_plane.{one}" for one in ("etcd_leader", "etcd_member", "etcd_all", "nats"))
+
+RESTARTING = SUDDEN | SERVERS | {"process.terminate", "process.crashloop"}
 """Faults that take a process away: they last until the end of the restart."""
 
 
@@ -81,6 +83,7 @@ def _event(fault_id: str, target: str, chain: list[JournalLine]) -> FaultEvent:
         error=failed.error if failed else next((x.error for x in chain if x.error), None),
         failed_recovering=failed_recovering,
         took_request=_flag(recovered, "took_request"),
+        members=_names(intent, "members"),
     )
 
 
@@ -100,6 +103,11 @@ def _int(line: JournalLine | None, key: str) -> int | None:
 def _flag(line: JournalLine | None, key: str) -> bool | None:
     value = _evidence(line).get(key)
     return value if isinstance(value, bool) else None
+
+
+def _names(line: JournalLine | None, key: str) -> tuple[str, ...]:
+    value = _evidence(line).get(key)
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _text(line: JournalLine | None, key: str) -> str | None:

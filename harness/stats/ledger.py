@@ -60,7 +60,7 @@ def _survived(entry: LedgerEntry, hit: frozenset[str]) -> LedgerEntry:
 def _entry(data: RunData, e: FaultEvent, found: Sequence[FaultEvent]) -> tuple[LedgerEntry, frozenset[str]]:
     """The entry without counters, and which of its streams went on because of this fault."""
     none: frozenset[str] = frozenset()
-    role = data.sut.roles.get(e.target, "worker")
+    role = data.sut.roles.get(e.processes[0], "worker")
     if role == "prefill":
         why = "makes first tokens only, and no answer says which prompts were with it at that instant"
         return LedgerEntry(e.fault_id, e.target, False, f"{e.target} {why}"), none

@@ -80,12 +80,13 @@ def detect_s(seen: Seen, probes: pd.DataFrame, of_id: Sequence[FaultEvent], hori
         end = next((t for t in (e.recovered_ns, e.gone_ns) if t is not None), horizon_ns)
         end = max(end, start + 1)
         since = min(t for t in (e.injected_ns, start) if t is not None)
-        red = health.first_red_ns(probes, e.target, since, end)
-        left = health.left_ns(seen.changes, e.target, since, end)
-        times = [t for t in (red, left) if t is not None]
-        if not times:
-            return None
-        found.append(max(0, min(times) - start) / NS)
+        for name in e.processes:
+            red = health.first_red_ns(probes, name, since, end)
+            left = health.left_ns(seen.changes, name, since, end)
+            times = [t for t in (red, left) if t is not None]
+            if not times:
+                return None
+            found.append(max(0, min(times) - start) / NS)
     return max(found, default=None)
 
 

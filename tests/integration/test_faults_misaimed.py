@@ -67,7 +67,7 @@ def _run(lab: Lab, name: str, judged: Path) -> tuple[list[str], int]:
     """One fault by the scheduler, then a run with its journal judged: (why invalid, exit code)."""
     row = BENCHES[name]
     step = faults_lab.step("f", name, at_s=0, **row.select(), **row.params)
-    ports, anchor = lab.ports(3), clock.anchor_now()
+    ports, anchor = lab.ports(max(3, row.recover_timeout_s)), clock.anchor_now()
     plan = timeline.plan(faults_lab.scenario([step]), targets.of_system(lab.state), offers=ports.offers)
     heard: list[str] = []
     hooks = Hooks(on_failed=lambda one, target, why: heard.append(f"{one.fault_id} on {target.name}: {why}"))

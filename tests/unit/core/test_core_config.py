@@ -208,7 +208,7 @@ def test_wrong_values_are_refused_with_path_and_remedy(item: str, path: str, tex
 
 
 @pytest.mark.parametrize(
-    "key", ["schema", "name", "sut", "load", "load.duration_s", "load.users", "faults.select", "known.reason"]
+    "key", ["schema", "name", "sut", "load", "load.duration_s", "load.users", "faults.at_s", "known.reason"]
 )
 def test_missing_keys_are_named(key: str) -> None:
     plain: Any = tree()
