@@ -138,6 +138,26 @@ def partition_worker_etcd(done: Done) -> None:
     assert "the process is gone" in evidence(done, "cut", "recovered")["proof"], "it ended itself"
 
 
+def etcd_leader_kill(done: Done) -> None:
+    verified = evidence(done, "leader", "verified")
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "all") == 0
+    assert evidence(done, "leader", "intent")["members"] == verified["members"]
+    assert verified["new_leader"] not in {None, *verified["members"]}
+    assert done.json("verdict.json")["faults"][0]["target"] == "etcd-leader"
+
+
+def etcd_outage(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "all") == 0
+    assert evidence(done, "outage", "intent")["members"] == ["etcd-1"]
+
+
+def nats_outage(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "all") == 0
+    assert "connected again: frontend-1, worker-1, worker-2" in evidence(done, "nats", "recovered")["proof"]
+    assert metric(done, "silent_s", "all") > 2, "new requests wait while the frontend is green"
+    assert metric(done, "stall_max_ms", "all") < 2_000, "running ones go on"
+
+
 # finding, whether `make test` runs it
 FINDINGS: dict[str, tuple[Finding, bool]] = {
     "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
@@ -156,6 +176,9 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "partition-frontend-worker": (partition_frontend_worker, True),
     "one-way-partition": (partition_frontend_worker, False),
     "partition-worker-etcd": (partition_worker_etcd, False),
+    "etcd-leader-kill": (etcd_leader_kill, True),
+    "etcd-outage": (etcd_outage, False),
+    "nats-outage": (nats_outage, True),
 }
 NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
 
