@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from make_run import NS, SCENARIO, WALL_NS, fault_lines, plain_parts, record, samples, sut_tree, write_run
 from test_stats_ledger import judged, seg, stream
@@ -39,6 +39,8 @@ def tell(plans, limit):
     for n, (start, length, worker, ends, streamed, route) in enumerate(plans):
         name, at, here, hops, hit = f"s{n}", start + 0.5, f"worker-{worker}", 0, []
         end, outcome = start + 0.5 + length, ends
+        if any(kill < at < kill + 3 and target == here for kill, target in KILLS):
+            here = "worker-2" if here == "worker-1" else "worker-1"  # nobody begins on a dead worker
         for k, (kill, target) in enumerate(KILLS):
             if not at < kill < end or target != here:
                 continue
@@ -103,6 +105,7 @@ def run_of(told, directory, limit):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(PLANS, st.sampled_from([0, 1, 3]))
+@example([(10, 30, 1, "ok", False, "chat")], 0)  # sent while worker-1 is away
 def test_every_stream_in_flight_has_exactly_one_fate(plans, limit):
     told = tell(plans, limit)
     with tempfile.TemporaryDirectory() as directory:
