@@ -124,6 +124,12 @@ def crash_loop(done: Done) -> None:
     assert len({tuple(one) for one in identities}) == 5
 
 
+def engine_death(done: Done) -> None:
+    assert failed(done) == 0 and evidence(done, "death", "verified")["exit_code"] == 1
+    window = "fault:death"
+    assert metric(done, "migrations_ongoing", window) == metric(done, "in_flight_at_fault", window) > 0
+
+
 def partition_frontend_worker(done: Done) -> None:
     assert failed(done) == 0
     assert (
@@ -179,6 +185,7 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "etcd-leader-kill": (etcd_leader_kill, True),
     "etcd-outage": (etcd_outage, False),
     "nats-outage": (nats_outage, True),
+    "engine-death": (engine_death, False),
 }
 NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
 
