@@ -233,6 +233,31 @@ class EngineControl(Protocol):
         """True when its log, which outlives it, says that it told this lie."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a process says it has got. None: no channel for it, or no answer."""
+
+    requests: float | None = None  # taken since it started
+    tokens: float | None = None  # made since it started
+    in_flight: float | None = None
+
+
+class DrainView(Protocol):
+    """What a process that is ending shows from outside. Each method is one channel. Raises FaultError."""
+
+    def grace_s(self, target: Target) -> float | None:
+        """How long it says it gives its streams, None when unknown."""
+
+    def pages(self, target: Target) -> tuple[int | None, int | None]:
+        """HTTP status of its /health and of its /live, None where there is no answer."""
+
+    def progress(self, target: Target) -> Progress:
+        """Its own counters."""
+
+    def listed_by(self, target: Target) -> Mapping[str, bool]:
+        """For each frontend that answers: does it list the target."""
+
+
 def _rest(seconds: float) -> bool:
     clock.sleep_s(seconds)
     return False
@@ -248,6 +273,7 @@ class Ports:
     cgroups: Mapping[str, Hierarchy] | None = (
         None  # by controller: where limits can be set on the targets' host
     )
+    drains: DrainView | None = None  # None: a drain is seen by its ports and its end only
     mark: str = ""  # names what a fault makes on the host: unique for run, fault and target
     network: NetworkControl | None = None
     engines: EngineControl | None = None

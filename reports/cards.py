@@ -16,7 +16,7 @@ from harness.core.clock import NS
 from harness.core.config import Step
 from harness.core.records import JournalLine
 from harness.stats.analysis import FATES, Analysis, FaultEvent, LedgerEntry
-from reports import text
+from reports import drains, text
 from reports.data import MAX_IDS, Fate, Fault, FaultOnTarget, Proof
 
 MAX_LEDGER_IDS = 200  # per fate, with at most FEW_FAULTS; else MAX_IDS. The count stays exact
@@ -57,6 +57,7 @@ def _fault(analysis: Analysis, fault_id: str, max_ids: int) -> Fault:
         **(dataclasses.asdict(service.readiness) if service else {}),
         in_flight=in_flight,
         fates=_fates(ledger, max_ids),
+        drains=drains.build(analysis.data.journal, fault_id),
         felt=felt,
         felt_by=felt_by,
         ledger_note=_ledger_note(ledger),
@@ -81,7 +82,9 @@ def what(fault: str, targets: Sequence[str], step: Step | None) -> str:
     if fault == "process.kill":
         return f"SIGKILL to the process tree of {who}{back}."
     if fault == "process.terminate":
-        return f"SIG{params.get('signal', 'TERM')} to {who}, its drain watched{back}."
+        again_s = params.get("again_after_s")
+        again = f", again after {again_s:g} s" if isinstance(again_s, int | float) else ""
+        return f"SIG{params.get('signal', 'TERM')} to {who}{again}, its drain watched{back}."
     if fault == "process.pause":
         held = f" for {hold_s:g} s, then SIGCONT" if hold_s is not None else ""
         return f"SIGSTOP to {who}{held}."

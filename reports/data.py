@@ -164,6 +164,24 @@ class FaultOnTarget(msgspec.Struct, frozen=True, kw_only=True):
     proofs: list[Proof] = []
 
 
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """One sign of a drain. at_s: seconds after the signal, None: not seen, or no moment."""
+
+    name: str
+    at_s: float | None = None
+    note: str = ""
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process ended that was asked to."""
+
+    target: str
+    signal: str
+    grace_s: float | None = None  # that it says it gives its streams
+    drain_s: float | None = None
+    phases: list[Phase] = []
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault, from what was done to what became of each stream."""
 
@@ -185,6 +203,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     false_red_s: float | None = None
     in_flight: int | None = None
     fates: list[Fate] = []
+    drains: list[Drain] = []
     felt: str = ""  # the third ring in plain words
     felt_by: int | None = None  # streams that it reached
     ledger_note: str = ""

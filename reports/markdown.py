@@ -25,7 +25,8 @@ _SPECIAL = re.compile(r"([\\*\[\]|~])")
 def render(data: ReportData) -> str:
     """The comment, at most MAX_CHARS long."""
     sections = [
-        _head(data), _losses(data), _faults(data), _cancels(data), _gates(data), _broken(data), _violations(data),
+        _head(data), _losses(data), _faults(data), _drains(data), _cancels(data), _gates(data), _broken(data),
+        _violations(data),
         _again(data), _metrics(data), _rest(data),
     ]  # fmt: skip
     kept: list[str] = []
@@ -153,6 +154,19 @@ def _fault(fault: Fault) -> list[str]:
         " / ".join(text.seconds(one) for one in (fault.false_green_s, fault.false_red_s)),
         text.count(fault.in_flight) + (f": {plain(fates)}" if fates else ""),
     ]  # fmt: skip
+
+
+def _drains(data: ReportData) -> str:
+    found = [(fault.fault_id, drain) for fault in data.faults for drain in fault.drains]
+    tables = [
+        f"Drain of {plain(drain.target)} ({code(fault_id)}), seconds after {plain(drain.signal)}:\n\n"
+        + _table(["Sign", ">Seen after", "Note"], (
+            [plain(one.name), "–" if one.at_s is None else f"{one.at_s:.2f}", plain(one.note)]
+            for one in drain.phases
+        ))
+        for fault_id, drain in found[:MAX_ROWS]
+    ]  # fmt: skip
+    return "\n\n".join(tables) + (_more(len(found)) if found else "")
 
 
 def _gates(data: ReportData) -> str:

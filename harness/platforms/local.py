@@ -23,6 +23,7 @@ from harness.core.proc import Identity, Stat
 from harness.core.rundir import RunDir
 from harness.core.sutfile import Process, SutState
 from harness.platforms import control_plane, engines
+from harness.platforms.draining import DrainView
 from harness.sut import planes, ready
 from harness.sut.ports import LOOPBACK
 
@@ -35,7 +36,7 @@ def ports(run: RunDir, recover_timeout_s: float) -> Ports:
     """What this platform offers to faults on the system in `run`."""
     return Ports(
         LocalProcesses(run), recover_timeout_s, engines=engines.of_run(run), cgroups=cgroups(),
-        control_plane=control_plane.of(run),
+        control_plane=control_plane.of(run), drains=DrainView(run),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from faults.ports import Ports
 from harness.core.config import Scenario
 from harness.core.rundir import RunDir
 from harness.platforms import control_plane, engines, local, network
+from harness.platforms.draining import DrainView
 
 
 def ports(run: RunDir, recover_timeout_s: float) -> Ports:
@@ -19,6 +20,7 @@ def ports(run: RunDir, recover_timeout_s: float) -> Ports:
         local.LocalProcesses(run), recover_timeout_s, cgroups=local.cgroups(), network=there,
         engines=engines.of_run(run),
         control_plane=control_plane.of(run),
+        drains=DrainView(run),
     )  # fmt: skip
 
 
