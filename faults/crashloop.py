@@ -51,7 +51,7 @@ class Crashloop:
             raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
-        """/proc: `times` processes, each with an identity of its own, each seen gone with its ports."""
+        """/proc: `times` processes, each with an identity of its own, each seen gone."""
         who, seen, gone_ns = undo.identity, [undo.identity], [_await_gone(p, t, undo.identity)]
         while len(seen) < self.times:
             if p.rest(self.restart_after_s):

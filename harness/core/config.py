@@ -73,7 +73,7 @@ class Misbehave(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     kind: Literal[
         "drop", "repeat", "swap", "corrupt", "cross", "end_early", "hang", "first_then_silence", "slow",
-        "naive_usage", "raise", "die",
+        "naive_usage", "raise", "die", "report_death",
     ]  # fmt: skip
     one_in: int | None = None
     at_token: int | None = None
@@ -87,6 +87,7 @@ class EngineOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     kv_blocks: int = 2000
     block_size: int = 16
     max_num_seqs: int = 256
+    at_shutdown: Literal["cancel", "migrate"] = "cancel"  # streams that outlive a drain's grace period
     misbehave: list[Misbehave] = []
 
 

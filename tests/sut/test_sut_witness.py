@@ -273,6 +273,17 @@ def test_die_ends_the_process_and_streams_survive(fresh: System) -> None:
     assert proc.exit_code(victim.identity) == 1
 
 
+def test_an_engine_that_reports_its_death_hands_its_streams_on(start: Callable[..., System]) -> None:
+    own = start(workers=2, engine_options=OPTIONS)
+    victim, token = own.state.process("worker-1"), own.state.control_token or ""
+    rule = {"command": "misbehave", "misbehave": [{"kind": "report_death", "at_token": 20}]}
+    control.call(victim, token, rule)
+    pending = own.many(6, lambda k: own.ask(words.key_text(k, 17 + k), 60))
+    replies = [wait() for wait in pending]
+    assert [r.text for r in replies] == [words.answer(k, 17 + k, 60) for k in range(6)]
+    assert control.call(victim, token, {"command": "status"})["running"] == 0, "its process lives on"
+
+
 def test_without_migration_a_kill_cuts_streams(start: Callable[..., System]) -> None:
     own = start(workers=2, migration_limit=0, engine_options=OPTIONS)
     replies = kill_with_streams(own)

@@ -20,6 +20,7 @@ from dynamo.common.backend.engine import EngineConfig, LLMEngine, LlmRegistratio
 from dynamo.common.backend.health_check import build_health_check_payload
 from dynamo.common.backend.publisher import ComponentSnapshot
 from dynamo.common.backend.worker import WorkerConfig
+from dynamo.llm.exceptions import EngineShutdown
 from lies import Lies
 from segments import Segments
 from stream import Stream
@@ -46,6 +47,9 @@ class Options:
     max_num_seqs: int
     context_length: int
     misbehave: list[dict[str, Any]]
+    at_shutdown: str = (
+        "cancel"  # cancel: streams that outlive the grace period are cancelled; migrate: handed on
+    )
 
 
 class WitnessEngine(LLMEngine):
@@ -62,6 +66,7 @@ class WitnessEngine(LLMEngine):
         self._server: asyncio.Server | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._worker_id: int | None = None
+        self._ended: str | None = None  # why it makes nothing any more: report_death, shutdown
 
     @classmethod
     async def from_args(cls, argv: list[str] | None = None) -> tuple[LLMEngine, WorkerConfig]:
@@ -103,7 +108,9 @@ class WitnessEngine(LLMEngine):
     async def generate(self, request: Any, context: Any) -> AsyncGenerator[dict[str, Any], None]:
         stream = self._open(request, context)
         try:
+            self._check_alive(stream)
             if not await self._admitted(stream):
+                self._check_alive(stream)
                 yield self._last_chunk(stream, [], "cancelled")
                 return
             due = time.monotonic() + self.options.ttft_ms / 1000
@@ -123,6 +130,7 @@ class WitnessEngine(LLMEngine):
                     if silent is None and not stream.plan(self.vocabulary, self.lies, self._keyed):
                         continue
                 if not await (stream.until(due) if silent is None else stream.hold(silent)):
+                    self._check_alive(stream)
                     stream.reason = "stopped"
                     yield self._last_chunk(stream, [], "cancelled")
                     return
@@ -195,8 +203,23 @@ class WitnessEngine(LLMEngine):
         stream.reason = event
         if event == "die":
             os._exit(1)  # no segment gets an end, as after a kill -9
+        if event == "report_death":
+            self._end("report_death")
+            self._check_alive(stream)
         if event == "raise":
             raise RuntimeError(f"witness: told to raise in request {stream.request_id}")
+
+    def _end(self, why: str) -> None:
+        """From now on every stream, running or new, gets Dynamo's own word for a dead engine."""
+        self._ended = why
+        for stream in [one for same in self._streams.values() for one in same]:
+            stream.abort()
+
+    def _check_alive(self, stream: Stream) -> None:
+        """Raises EngineShutdown, at which Dynamo takes the stream to another worker."""
+        if self._ended is not None:
+            stream.reason = self._ended
+            raise EngineShutdown(f"witness: {self._ended}")
 
     def _made(self, stream: Stream) -> None:
         stream.made += 1
@@ -287,11 +310,18 @@ class WitnessEngine(LLMEngine):
         }  # fmt: skip
 
     async def cleanup(self) -> None:
+        """Dynamo calls this at the end of the grace period, before it cancels what still runs.
+
+        The segment log stays open: streams end after this.
+        """
+        if self.options.at_shutdown == "migrate":
+            self._end("shutdown")
+            while self._streams:  # each raises at its next step
+                await asyncio.sleep(0.001)
         if self._publishing is not None:
             self._publishing.cancel()
         if self._server is not None:
             self._server.close()
-        self.segments.close()
 
 
 def _token_list(ids: Any) -> list[int]:

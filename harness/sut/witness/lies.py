@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 TOKEN_KINDS = frozenset({"drop", "repeat", "swap", "corrupt", "cross"})
-REQUEST_KINDS = frozenset({"end_early", "hang", "first_then_silence", "slow", "naive_usage", "raise", "die"})
+REQUEST_KINDS = frozenset(
+    {"end_early", "hang", "first_then_silence", "slow", "naive_usage", "raise", "die", "report_death"}
+)
 MAX_IDS = 10_000  # request ids kept per kind
 
 
