@@ -88,10 +88,7 @@ def find(run_id: str) -> list[Identity]:
 
 
 def _is_guardian(pid: int) -> bool:
-    try:
-        return b"faults.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
+    return "faults.guardian" in proc.arguments(pid)
 
 
 def _watch(fd: int, run: RunDir, log: restore.Say) -> bool:

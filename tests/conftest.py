@@ -43,10 +43,19 @@ def missing(marker: str) -> str | None:
     return None
 
 
+MARKERS = ("sut", "browser", "netns", "netem", "cgroup", "etcd", "nats")
+
+
+def need(marker: str) -> None:
+    """Skip the test when what the marker stands for is missing; fail it when REQUIRE names it."""
+    why = missing(marker)
+    if why and marker in os.environ.get("REQUIRE", "").split(","):
+        pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)
+    if why:
+        pytest.skip(why)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    required = os.environ.get("REQUIRE", "").split(",")
-    for marker in ("sut", "browser", "netns", "netem", "cgroup", "etcd", "nats"):
-        if item.get_closest_marker(marker) and (why := missing(marker)):
-            if marker in required:
-                pytest.fail(f"REQUIRE={marker}: {why}", pytrace=False)
-            pytest.skip(why)
+    for marker in MARKERS:
+        if item.get_closest_marker(marker):
+            need(marker)

@@ -124,38 +124,45 @@ def pids() -> list[int]:
 
 
 def environ(pid: int) -> dict[str, str]:
-    """The environment that a process was started with; empty when unreadable.
-
-    Between execve and the moment at which the kernel knows where the new environment lies it reads as
-    empty; a process must not be overlooked for that, so an empty one is read again.
-    """
-    for _ in range(_EXEC_LOOKS):
-        try:
-            raw = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            return {}
-        if raw or not _has_memory(pid):
-            break
-        time.sleep(_EXEC_LOOK_S)
-    pairs = (item.partition(b"=") for item in raw.split(b"\0") if b"=" in item)
+    """The environment that a process was started with; empty when unreadable."""
+    pairs = (item.partition(b"=") for item in _of_exec(pid, "environ").split(b"\0") if b"=" in item)
     return {os.fsdecode(k): os.fsdecode(v) for k, _, v in pairs}
 
 
-def _has_memory(pid: int) -> bool:
-    """False for zombies and threads of the kernel, which have no environment."""
-    try:
-        return Path(f"/proc/{pid}/statm").read_text().partition(" ")[0] != "0"
-    except OSError:
-        return False
+def arguments(pid: int) -> list[str]:
+    """What a process was started with; empty when unreadable."""
+    raw = _of_exec(pid, "cmdline")
+    return [os.fsdecode(one) for one in raw.rstrip(b"\0").split(b"\0")] if raw else []
 
 
 def command_line(pid: int) -> str:
     """What a process was started with, in one line; "?" when unreadable."""
+    return " ".join(arguments(pid)) or "?"
+
+
+def _of_exec(pid: int, name: str) -> bytes:
+    """A file of /proc/<pid> that execve fills.
+
+    Until the kernel knows where arguments and environment of the new program lie it reads as empty; a
+    process must not be overlooked for that, so an empty one is read again.
+    """
+    for _ in range(_EXEC_LOOKS):
+        try:
+            raw = Path(f"/proc/{pid}/{name}").read_bytes()
+        except OSError:
+            return b""
+        if raw or not _has_memory(pid):
+            return raw
+        time.sleep(_EXEC_LOOK_S)
+    return b""
+
+
+def _has_memory(pid: int) -> bool:
+    """False for zombies and threads of the kernel, which have neither arguments nor environment."""
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/statm").read_text().partition(" ")[0] != "0"
     except OSError:
-        return "?"
-    return " ".join(os.fsdecode(raw).rstrip("\0").split("\0")) or "?"
+        return False
 
 
 def marked(name: str, value: str) -> list[Identity]:

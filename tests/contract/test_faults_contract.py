@@ -18,7 +18,7 @@ from faults.ports import CAPABILITIES, PORTS, Fault, Ports, Target
 from harness import catalogue
 from harness.core import clock, proc
 from harness.core.errors import FaultError
-from tests.conftest import missing
+from tests.conftest import need
 from tests.fixtures.fault_benches import BENCHES, inject_aside, make
 from tests.fixtures.faults_lab import Lab, system
 
@@ -32,8 +32,7 @@ def bench(name: str, tmp_path: Path) -> Iterator[tuple[Lab, Fault, Ports, Target
     assert name in BENCHES, f"{name} has no row in tests/fixtures/fault_benches.py"
     row = BENCHES[name]
     for marker in row.markers:
-        if why := missing(marker):
-            pytest.skip(why)
+        need(marker)
     with row.lab(tmp_path, owner="run") as lab:
         yield lab, make(name), lab.ports(row.recover_timeout_s), row.target
 

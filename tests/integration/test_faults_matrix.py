@@ -23,7 +23,7 @@ from faults import FAULTS, guardian
 from faults.recover import recover
 from harness.core import clock, ids, proc
 from harness.core.proc import Identity
-from tests.conftest import missing
+from tests.conftest import need
 from tests.fixtures import ground
 from tests.fixtures.fault_benches import BENCHES
 from tests.fixtures.faults_lab import Lab
@@ -67,8 +67,7 @@ def test_kill_9_leaves_everything_as_before(tmp_path: Path, fault: str) -> None:
         return None
 
     for marker in BENCHES[fault].markers:
-        if why := missing(marker):
-            pytest.skip(why)
+        need(marker)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         failures = [said for said in pool.map(case, [cell for cell in CELLS if cell[0] == fault]) if said]
     assert not failures, "\n".join(failures)

@@ -14,7 +14,7 @@ from faults.timeline import Injection
 from harness.core import clock
 from harness.core.errors import Exit
 from harness.stats import analyse
-from tests.conftest import missing
+from tests.conftest import need
 from tests.fixtures import faults_lab
 from tests.fixtures.fault_benches import BENCHES, inject_aside
 from tests.fixtures.faults_lab import Lab
@@ -43,8 +43,7 @@ def test_a_fault_that_missed_makes_the_run_invalid(
 ) -> None:
     row = BENCHES[name]
     for marker in row.markers:
-        if why := missing(marker):
-            pytest.skip(why)
+        need(marker)
     with row.lab(tmp_path, owner="run") as lab:
         hit: list[Undo] = []
         if not aimed:

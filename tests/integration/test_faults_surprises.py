@@ -12,7 +12,7 @@ import pytest
 from faults import FAULTS
 from faults.scheduler import Hooks
 from harness.core import clock, proc
-from tests.conftest import missing
+from tests.conftest import need
 from tests.fixtures.fault_benches import BENCHES
 from tests.fixtures.faults_lab import Lab, scheduler, step
 
@@ -34,8 +34,7 @@ def _begin(lab: Lab, name: str, hooks: Hooks | None = None, **more: object) -> t
 
 def _skip(name: str) -> None:
     for marker in BENCHES[name].markers:
-        if why := missing(marker):
-            pytest.skip(why)
+        need(marker)
 
 
 @pytest.mark.parametrize("name", ENDS_A_PROCESS)

@@ -16,7 +16,7 @@ from pipeline import ROOT, Done, left_over, run, sets, squall
 
 from harness.core import sutfile
 from harness.core.rundir import RunDir
-from tests.conftest import missing
+from tests.conftest import need
 
 SCENARIOS = {path.stem: path for path in sorted((ROOT / "configs" / "scenarios").glob("*.yaml"))}
 EVERY = os.environ.get("SQUALL_SCENARIOS") == "all"
@@ -222,8 +222,8 @@ def outside_system(tmp_path: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", [name for name, (_, often) in FINDINGS.items() if often or EVERY])
 def test_it_shows_its_finding(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for part, marker in NEEDS.items():
-        if part in name and (why := missing(marker)):
-            pytest.skip(why)
+        if part in name:
+            need(marker)
     more = request.getfixturevalue("outside_system") if name == "outside" else []
     calm = [
         "generator.send_lag_p99_ms=5000",

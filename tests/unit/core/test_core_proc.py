@@ -244,6 +244,7 @@ def test_a_process_in_the_middle_of_its_execve_is_not_overlooked() -> None:
         child = subprocess.Popen(["sleep", "60"], env={"MARK": "here"})
         try:
             assert proc.environ(child.pid) == {"MARK": "here"}
+            assert proc.command_line(child.pid) == "sleep 60"
         finally:
             child.kill()
             child.wait()
