@@ -19,7 +19,6 @@ from faults.timeline import Injection, Plan, compatible
 from faults.trigger import Trigger
 from harness.core import clock
 from harness.core.clock import Anchor
-from harness.core.config import When
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def _steady() -> str | None:
     return None
 
 
-def _unseen(_: When) -> None:
+def _unseen(_: Injection) -> None:
     return None
 
 
@@ -49,7 +48,7 @@ class Hooks:
     before: Callable[[Injection], None] = _nothing  # after the intent, before the injection
     after: Callable[[Injection], None] = _nothing  # when verified (or failed) on all targets
     on_failed: Callable[[Injection, Target, str], None] = _unheard
-    value: Callable[[When], float | None] = _unseen  # what a condition counts, now; None: unknown
+    value: Callable[[Injection], float | None] = _unseen  # what its condition counts, now; None: unknown
     steady: Callable[[], str | None] = _steady  # asked once; a reason: nothing is injected in this run
 
 
@@ -134,7 +133,13 @@ class Scheduler:
         begun = [chain for chain in chains if self._begin(chain, due_ns, end_ns)]
         if begun:
             self._hook("before", self.hooks.before, begun[0])
-            trigger = Trigger(injection.when, due_ns, self._stopping, self.hooks.value, self.journal.anchor)
+            trigger = Trigger(
+                injection.when,
+                due_ns,
+                self._stopping,
+                lambda: self.hooks.value(injection),
+                self.journal.anchor,
+            )
             threads = [
                 threading.Thread(target=chain.run, args=(trigger.wait, trigger.why), daemon=True)
                 for chain in begun

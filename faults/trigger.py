@@ -18,7 +18,8 @@ from harness.core.errors import FaultError
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.025
+LOOK_EVERY_S = 0.025  # at what the client sees
+ASK_EVERY_S = 0.1  # the system: each look is a request to it
 
 
 class Trigger:
@@ -26,7 +27,7 @@ class Trigger:
 
     def __init__(
         self, when: When | None, due_ns: int, stopping: threading.Event,
-        value: Callable[[When], float | None], anchor: Anchor,
+        value: Callable[[], float | None], anchor: Anchor,
     ) -> None:  # fmt: skip
         self._when, self._due_ns, self._stopping = when, due_ns, stopping
         self._value, self._anchor = value, anchor
@@ -64,9 +65,10 @@ class Trigger:
 
     def _look(self, when: When) -> None:
         end_ns = self._due_ns + int(when.within_s * clock.NS)
+        every_s = ASK_EVERY_S if when.of_system else LOOK_EVERY_S
         highest: float | None = None
         while True:
-            value = self._value(when)
+            value = self._value()
             if value is not None:
                 if value >= when.least:
                     self._held = (self._anchor.t_ns(), value)
@@ -76,6 +78,6 @@ class Trigger:
                 seen = "it was never known" if highest is None else f"the highest value was {highest:g}"
                 self._never = f"not injected: {when.text} never held within {when.within_s:g} s; {seen}"
                 return
-            if self._stopping.wait(LOOK_EVERY_S):
+            if self._stopping.wait(every_s):
                 self._stopped = True
                 return

@@ -24,6 +24,7 @@ from faults.ports import Target
 from faults.scheduler import Hooks, Scheduler
 from faults.timeline import Injection
 from harness import platforms
+from harness.collect import gauges
 from harness.collect.sink import Sink
 from harness.core import clock, config, ids, manifest, netns, proc, rundir, strict, sutfile
 from harness.core.clock import Anchor
@@ -270,10 +271,15 @@ class Session:
     def _fault_failed(self, injection: Injection, target: Target, reason: str) -> None:
         self._reasons.append(f"{injection.fault_id} on {target.name}: {reason}")
 
-    def _value(self, when: config.When) -> float | None:
+    def _value(self, injection: Injection) -> float | None:
         """What the condition of a fault counts, now."""
-        if self.traffic is None:
+        when = injection.when
+        if self.traffic is None or when is None:
             return None
+        if when.of_system:
+            return gauges.value(
+                when, self.traffic.sut, [one.name for one in injection.targets], self.traffic.headers
+            )
         live = self.traffic.live
         if when.past_token is None:
             return live.in_flight

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass, When
 
 NAME_LENGTH = 64
+NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
 MAX_SECONDS = 10_000_000  # four months
 MAX_USERS = 100_000  # far beyond what one process can drive
 MAX_PROMPT_TOKENS = 1_000_000
@@ -192,18 +193,23 @@ def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
     return lo, hi
 
 
-def _when(when: When, here: str, need: Need) -> None:
-    need((when.streams is None) != (when.past_token is None), here, f"needs exactly one of streams and past_token, got "
-         f"{when.streams} and {when.past_token}", "for example {streams: 8, within_s: 30}")  # fmt: skip
-    need(when.least >= 1, f"{here}.{'streams' if when.past_token is None else 'past_token.streams'}",
-         f"got {when.least}, which always holds", "1 or more")  # fmt: skip
+def _when(when: When, role: str | None, here: str, need: Need) -> None:
+    one, *more = when.named or ["none of them"]
+    need(bool(when.named) and not more, here, "needs exactly one of streams, past_token, queued and kv_use, got "
+         f"{', '.join([one, *more])}", "for example {streams: 8, within_s: 30}")  # fmt: skip
+    least = f"{here}.past_token.streams" if when.past_token is not None else f"{here}.{one}"
+    if when.kv_use is not None:
+        need(0 < when.kv_use <= 1, least, f"got {when.kv_use}", "above 0, at most 1 (1 = full)")
+    else:
+        need(when.least >= 1, least, f"got {when.least:g}, which always holds", "1 or more")
     if when.past_token is not None:
-        need(
-            when.past_token.token >= 0,
-            f"{here}.past_token.token",
-            f"got {when.past_token.token}",
-            "0 or more",
-        )
+        need(when.past_token.token >= 0, f"{here}.past_token.token", f"got {when.past_token.token}",
+             "0 or more")  # fmt: skip
+    need(not when.on_target or when.streams is not None, f"{here}.on_target", f"doesn't go with {one}",
+         "remove it; it goes with streams only")  # fmt: skip
+    if when.kv_use is not None or when.on_target:
+        need(role is not None and role not in NO_ENGINE, f"{here}.{'on_target' if when.on_target else 'kv_use'}",
+             f"is of an engine, and {role or 'this target'} is none", "select a worker, or use queued or streams")  # fmt: skip
     need(when.within_s > 0, f"{here}.within_s", f"got {when.within_s}", "above 0")
 
 
@@ -221,7 +227,7 @@ def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) 
     if step.when is not None:
         need(step.every_s is None, f"{here}.every_s", f"{step.every_s} doesn't go with `when`, which holds once",
              "write a step for each time")  # fmt: skip
-        _when(step.when, f"{here}.when", need)
+        _when(step.when, None if step.select is None else step.select.role, f"{here}.when", need)
     if step.select is None:
         return
     need(step.select.count >= 1, f"{here}.select.count", f"{step.select.count} selects nothing",

@@ -174,6 +174,9 @@ class Select(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     index: list[int] | None = None
 
 
+CONDITIONS = ("streams", "past_token", "queued", "kv_use")
+
+
 class PastToken(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """So many open streams have received more than so many tokens."""
 
@@ -186,19 +189,39 @@ class When(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     streams: int | None = None  # so many in flight or more
     past_token: PastToken | None = None
+    queued: int | None = None  # so many requests without a first token, in the whole system, or more
+    kv_use: float | None = None  # so full the cache of the fullest target, or more; 1 = full
+    on_target: bool = False  # `streams` of the busiest target instead of all
     within_s: float = 30
 
     @property
-    def least(self) -> int:
+    def named(self) -> list[str]:
+        """Keys of the conditions that are given."""
+        return [key for key in CONDITIONS if getattr(self, key) is not None]
+
+    @property
+    def of_system(self) -> bool:
+        """Does the system have to be asked? Else what the client sees is enough."""
+        return self.queued is not None or self.kv_use is not None or self.on_target
+
+    @property
+    def least(self) -> float:
         """The value at which it holds."""
-        return self.past_token.streams if self.past_token is not None else self.streams or 0
+        if self.past_token is not None:
+            return self.past_token.streams
+        return next((one for one in (self.streams, self.queued, self.kv_use) if one is not None), 0)
 
     @property
     def text(self) -> str:
         """The condition for people."""
+        what = "streams on the target" if self.on_target else "streams"
         if self.past_token is not None:
-            return f"streams past token {self.past_token.token} >= {self.least}"
-        return f"streams >= {self.least}"
+            what = f"streams past token {self.past_token.token}"
+        elif self.queued is not None:
+            what = "requests queued"
+        elif self.kv_use is not None:
+            what = "KV use"
+        return f"{what} >= {self.least:g}"
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from pipeline import SHORT, run
+from pipeline import SHORT, Done, run
+
+from harness.collect import gauges, segments
+from harness.core.rundir import RunDir
 
 pytestmark = [
     pytest.mark.sut,
@@ -44,6 +49,49 @@ def test_a_kill_waits_until_streams_are_past_a_token(tmp_path: Path) -> None:
         if row.t_first_ns == row.t_first_ns and row.t_start_ns <= why["held_ns"] <= row.t_end_ns  # type: ignore[index]
     ]
     assert sum(tokens > TOKEN for tokens in came) >= STREAMS
+
+
+FULL = ("sut.engine_options.max_num_seqs=3", "sut.engine_options.kv_blocks=60")
+
+
+def test_a_kill_waits_for_a_queue(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, *_faults("queued: 3, within_s: 8"), *FULL)
+    assert done.code in (0, 1), done.out + done.err
+    why = _journal(done.dir)["injected"]["evidence"]
+    held_ns, sent = why["held_ns"], done.requests  # type: ignore[index]
+    assert why["value"] >= 3  # type: ignore[index]
+    open_then = (sent.t_start_ns <= held_ns) & (sent.t_end_ns > held_ns)
+    assert (open_then & ~(sent.t_first_ns <= held_ns)).sum() >= 3  # the client's own count
+
+
+@pytest.mark.parametrize("engine", ["witness", "mocker"])
+def test_a_kill_waits_until_a_cache_is_full_enough(tmp_path: Path, engine: str) -> None:
+    done = run(tmp_path / "run", *SHORT, *_faults("kv_use: 0.7, within_s: 8"), *FULL, f"sut.engine={engine}")
+    assert done.code in (0, 1), done.out + done.err
+    why = _journal(done.dir)["injected"]["evidence"]
+    held_ns = why["held_ns"]  # type: ignore[index]
+    assert 0.7 <= why["value"] <= 1  # type: ignore[index]
+    samples = pd.read_parquet(done.dir / "samples.parquet")
+    gauge = samples[samples.metric.isin(gauges.KV_USE) & (samples.process == "worker-1")]
+    before = gauge[gauge.t_ns <= held_ns].sort_values("t_ns")
+    assert len(before) and before.value.iloc[-1] >= 0.4  # a second ago it was nearly as full, by the observer
+
+
+def test_a_kill_waits_until_its_target_is_busy(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", *SHORT, *_faults("streams: 4, on_target: true, within_s: 8"))
+    assert done.code in (0, 1), done.out + done.err
+    why = _journal(done.dir)["injected"]["evidence"]
+    assert why["when"] == "streams on the target >= 4" and why["value"] >= 4  # type: ignore[index]
+    of_target = [
+        one for one in segments.read(RunDir(done.dir)) or []
+        if one.target == "worker-1" and one.start_mono_ns <= (held := _mono_ns(done, why))
+        and (one.end_mono_ns is None or one.end_mono_ns > held)
+    ]  # fmt: skip
+    assert len(of_target) >= 4  # the engine's own log
+
+
+def _mono_ns(done: Done, why: Any) -> int:
+    return int(done.json("manifest.json")["anchor"]["mono_ns"] + why["held_ns"])
 
 
 def test_a_condition_that_never_holds_makes_the_run_invalid_and_injects_nothing(tmp_path: Path) -> None:

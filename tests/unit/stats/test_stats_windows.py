@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from make_run import NS, SCENARIO, fault_lines, line, plain_parts, record, streams_of, write_run
 
+from harness.collect import counters
 from harness.core import config
 from harness.stats import events, load, windows
 
@@ -116,3 +118,29 @@ def test_overlap_is_brute_force(requests, start, length):
 def test_steady_leaves_no_sliver_that_breaks_reading(tmp_path):
     run = write_run(tmp_path / "r", plain_parts([record(6)]))
     assert load.read(run).reasons == ()
+
+
+def waited(held):
+    """A fault announced at 5 s that struck at 20.4 s, `held` as the journal's evidence."""
+    strike, asked = fault_lines(1, "kill", "worker-1", 20.4, 22, 23, 24), round(5 * NS)
+    return [
+        line(1, 5, "intent", "kill", "worker-1", undo={"ops": []}, evidence={"requested_ns": asked}),
+        line(2, 20.395, "injected", "kill", "worker-1", evidence=held), *strike[2:],
+    ]  # fmt: skip
+
+
+def test_what_was_counted_while_a_fault_waited_is_not_the_faults():
+    journal = waited({"held_ns": round(20.39 * NS), "when": "streams >= 3"})
+    [event] = events.events(journal)
+    assert event.requested_ns == round(20.39 * NS)
+    [(start, end)] = built(journal)["fault:kill"].intervals
+    assert start == round(20.4 * NS)
+    pages = pd.DataFrame(
+        [(round(t * NS), "frontend-1", "x_total", "{}", float(t)) for t in range(4, 30)],
+        columns=["t_ns", "process", "metric", "labels", "value"],
+    )
+    assert counters.counter_delta(pages, "frontend-1", "x_total", {}, start, end) == 23 - 20  # not from 5 on
+
+
+def test_without_a_condition_a_fault_was_asked_for_at_its_time():
+    assert events.events(waited({}))[0].requested_ns == 5 * NS
