@@ -45,7 +45,7 @@ def run(
     progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
-    with _on_disk(run), rundir.hold(run):
+    with _on_disk(run), rundir.hold(run), contextlib.ExitStack() as kept:
         _begin(run, scenario, run_id, path, overrides)
         guard = guardian.start(run, run_id, None if scenario.sut.url else run_id)
         interrupted = False
@@ -53,7 +53,7 @@ def run(
         try:
             with _on_disk(run):
                 with signals.raising():
-                    _provision(run, scenario, run_id, "run", progress)
+                    _provision(run, scenario, run_id, "run", progress, kept)
                     progress.say(
                         f"load: {scenario.load.warmup_s:g} s warm-up, {scenario.load.duration_s:g} s"
                     )
@@ -115,7 +115,7 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
         guard = guardian.start(run, run_id, run_id)
         try:
             with signals.raising():
-                state = _provision(run, scenario, run_id, "up", progress)
+                state = _provision(run, scenario, run_id, "up", progress, None)
         except (Interrupted, SquallError) as error:
             not_restored = _restore(run, run_id, guard, progress)
             if not_restored:
@@ -223,11 +223,12 @@ def _begin(run: RunDir, scenario: Scenario, run_id: str, path: Path, overrides: 
 
 
 def _provision(
-    run: RunDir, scenario: Scenario, run_id: str, owner: Literal["run", "up"], progress: Progress
-) -> SutState:
+    run: RunDir, scenario: Scenario, run_id: str, owner: Literal["run", "up"], progress: Progress,
+    kept: contextlib.ExitStack | None,
+) -> SutState:  # fmt: skip
     if scenario.sut.url is not None:
         return launch.attach(scenario, run, run_id)
-    return launch.provision(scenario, run, owner, run_id, progress.say)
+    return launch.provision(scenario, run, owner, run_id, progress.say, kept)
 
 
 def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progress: Progress) -> bool:

@@ -352,7 +352,7 @@ def to_plain(scenario: Scenario) -> dict[str, Any]:
 
 def to_yaml(scenario: Scenario) -> str:
     """The resolved scenario as YAML."""
-    return yaml.safe_dump(to_plain(scenario), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(to_plain(scenario), sort_keys=False, width=110)
 
 
 def _canonical(value: Any) -> Any:

@@ -7,6 +7,7 @@ harness/sut/ready.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -98,9 +99,12 @@ def _fixed_ports(scenario: Scenario) -> list[int]:
 
 
 def provision(
-    scenario: Scenario, run: RunDir, owner: Literal["run", "up"], sut_id: str, say: Callable[[str], None]
-) -> SutState:
+    scenario: Scenario, run: RunDir, owner: Literal["run", "up"], sut_id: str, say: Callable[[str], None],
+    kept: contextlib.ExitStack | None = None,
+) -> SutState:  # fmt: skip
     """Start all processes at once and return when the system is ready; sut.json describes it.
+
+    `kept` keeps the ports reserved until it is closed (else until all is ready).
 
     On any failure everything that was started is ended first. Raises UsageError (venv, model),
     ProvisionError (a process ended, or isn't ready in time; with its log's last lines).
@@ -126,7 +130,8 @@ def provision(
         run.discovery.mkdir(mode=0o700)
         sutfile.save(run, state)
         hosts.build(placed, sut_id)
-        with ports.reserved(commands.port_count(scenario)) as free:
+        with contextlib.ExitStack() as held:
+            free = (kept or held).enter_context(ports.reserved(commands.port_count(scenario)))
             planned = commands.processes(scenario, site, free)
             servers = [process for process in planned if process.role in planes.ROLES]
             if servers:

@@ -1,7 +1,7 @@
 """TCP ports on 127.0.0.1 for processes that must be told theirs.
 
 Taken from below the kernel's ephemeral range, so that no outgoing connection sits on them, and
-locked while in use for starting, so that two squall processes never choose the same.
+locked, so that no two runs ever choose the same: a process that a fault has ended needs its port again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,9 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def reserved(count: int) -> Iterator[list[int]]:
-    """`count` free ports, kept from other squall processes until the context ends.
+    """`count` free ports, kept from everybody else who reserves some until the context ends.
 
-    By then their owners must listen. Raises ProvisionError when there aren't that many.
+    Raises ProvisionError when there aren't that many.
     """
     path = Path(tempfile.gettempdir()) / f"squall-ports-{os.getuid()}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -70,9 +71,10 @@ def owner(port: int) -> str:
 
 
 def _lock(fd: int, port: int) -> bool:
-    """Lock one byte of the lock file, the one at offset `port`."""
+    """Lock one byte of the lock file, the one at offset `port`, for this open file (not this process)."""
+    flock = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, port, 1, 0)  # struct flock, fcntl(2)
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, flock)
     except OSError:
         return False
     return True

@@ -320,6 +320,13 @@ def test_a_misspelt_key_anywhere_is_refused() -> None:
             assert "zzz" in refused(f"{place}zzz=1").path
 
 
+@pytest.mark.parametrize("odd", ["a\x85b", "\u2028", "\ufeffx", "näher", "日本"])
+def test_odd_characters_survive_the_resolved_file(odd: str) -> None:
+    s = build(sut__env=f'{{"ODD": {json.dumps(odd)}}}')
+    assert s.sut.env["ODD"] == odd
+    assert config.build(strict.parse_yaml(config.to_yaml(s), "again"), "again") == s
+
+
 def scenario_or_error(text: str) -> None:
     try:
         s = config.build(strict.parse_yaml(text, "f.yaml"), "f.yaml")

@@ -12,7 +12,7 @@ import pytest
 
 from harness.core import config, netns, proc
 from harness.core.config import Scenario
-from harness.core.errors import ScenarioError, TargetError, UsageError
+from harness.core.errors import ProvisionError, ScenarioError, TargetError, UsageError
 from harness.sut import launch, outside, ports, venv
 
 
@@ -105,6 +105,15 @@ def test_reserved_ports_are_free_different_and_low() -> None:
     with ports.reserved(40) as found:
         assert len(set(found)) == 40
         assert all(ports.LOW <= port < ports.HIGH and ports.is_free(port) for port in found)
+
+
+def test_a_reserved_port_is_nobody_elses_also_within_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "HIGH", ports.LOW + 40)  # so few that two reservations would meet
+    with ports.reserved(15) as mine:
+        with ports.reserved(15) as others:
+            assert not {*mine} & {*others}
+        with pytest.raises(ProvisionError, match="TCP ports"), ports.reserved(30):
+            pass
 
 
 def test_a_port_in_use_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
