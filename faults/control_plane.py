@@ -74,6 +74,8 @@ class EtcdLeader:
         return outage.prepare(p, t, self.action, [_leader(p, t)])
 
     def inject(self, p: Ports, t: Target, undo: Undo) -> None:
+        """Raises FaultError when another member leads by now: a fault may wait long for a condition."""
+        _still_leads(p, t, undo)
         outage.inject(p, t, self.action, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
@@ -169,6 +171,15 @@ def _leader(p: Ports, t: Target) -> Target:
     told = [f"{one.name} says {'nothing' if view is None else view.leader}" for one, view in said.items()]
     what = "more than one member leads" if leaders else "no member leads"
     raise FaultError(f"{t.name}: {what}: {', '.join(told) or 'there is no member'}")
+
+
+def _still_leads(p: Ports, t: Target, undo: Undo) -> None:
+    """Raise FaultError when the leader isn't the member that `prepare` found."""
+    old, new = str(undo.saved["target"]), _leader(p, t).name
+    if new != old:
+        raise FaultError(
+            f"{t.name}: {old} led when the fault was announced, {new} does now; nothing injected"
+        )
 
 
 def _deposed(p: Ports, t: Target, undo: Undo) -> tuple[str, dict[str, Any]]:

@@ -77,6 +77,15 @@ def test_without_one_leader_nothing_is_struck(views: dict[str, View | None], why
         control_plane._leader(ports(views), LEADER)
 
 
+def test_a_leader_that_changed_since_the_announcement_is_not_struck() -> None:
+    plane = ports({"etcd-1": led("etcd-2"), "etcd-2": led("etcd-2")})
+    with pytest.raises(
+        FaultError, match="etcd-leader: etcd-1 led when the fault was announced, etcd-2 does now"
+    ):
+        EtcdLeader().inject(plane, LEADER, struck("etcd-1"))  # would fail otherwise: there are no processes
+    control_plane._still_leads(plane, LEADER, struck("etcd-2"))
+
+
 @pytest.mark.parametrize(
     ("rest", "new"),
     [
