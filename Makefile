@@ -11,7 +11,8 @@ demo: .venv/.runtime .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 
 test: .venv/.dev .venvs/dynamo-1.6.1/squall-lock.sha256 .venvs/dynamo-1.4.2/squall-lock.sha256
 	@$(BIN)/python tests/install.py
-	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 2 --dist loadfile -m "not load"
+	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 2 --dist loadfile -m "not load and not slow"
+	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 4 --dist worksteal -m "slow and not load"
 	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -m load
 
 check: .venv/.dev
