@@ -75,7 +75,8 @@ class EtcdLeader:
 
     def inject(self, p: Ports, t: Target, undo: Undo) -> None:
         """Raises FaultError when another member leads by now: a fault may wait long for a condition."""
-        _still_leads(p, t, undo)
+        if p.processes.stat(undo.identity) is not None:  # one that is gone is refused as such
+            _still_leads(p, t, undo)
         outage.inject(p, t, self.action, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:

@@ -8,6 +8,7 @@ no journal. Standard library only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -52,7 +53,7 @@ class Crashloop:
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """/proc: `times` processes, each with an identity of its own, each seen gone."""
-        who, seen, gone_ns = undo.identity, [undo.identity], [_await_gone(p, t, undo.identity)]
+        who, seen, gone_ns = undo.identity, [undo.identity], [_await_gone(p, t, tree.members(undo))]
         while len(seen) < self.times:
             if p.rest(self.restart_after_s):
                 raise FaultError(f"{t.name}: the run was stopped after {len(seen)} of {self.times} crashes")
@@ -60,9 +61,9 @@ class Crashloop:
             if who in seen:
                 raise FaultError(f"{t.name}: pid {who.pid} is no new process")
             _await_back(p, t, who)
-            tree.kill(p, who, p.processes.find(t).tree)
+            struck = tree.kill(p, who)
             seen.append(who)
-            gone_ns.append(_await_gone(p, t, who))
+            gone_ns.append(_await_gone(p, t, struck or [who]))
         proof = f"{len(seen)} processes, one after the other, each a new one and each gone: {tree.pids(seen)}"
         facts = {
             "identities": [list(one) for one in seen],
@@ -79,10 +80,11 @@ class Crashloop:
         return tree.verify_started(p, t, undo)
 
 
-def _await_gone(p: Ports, t: Target, who: Identity) -> int:
-    """CLOCK_MONOTONIC when it was seen gone. Raises FaultError."""
-    if not clock.wait_until(lambda: p.processes.stat(who) is None, EFFECT_S, LOOK_S / 4):
-        raise FaultError(f"{t.name}: pid {who.pid} still lives {EFFECT_S:g} s after SIGKILL")
+def _await_gone(p: Ports, t: Target, who: Sequence[Identity]) -> int:
+    """CLOCK_MONOTONIC when the last of them was seen gone. Raises FaultError."""
+    if not clock.wait_until(lambda: not tree.living(p, who), EFFECT_S, LOOK_S / 4):
+        left = tree.pids(tree.living(p, who))
+        raise FaultError(f"{t.name}: pid {left} still lives {EFFECT_S:g} s after SIGKILL")
     return clock.now_ns()
 
 

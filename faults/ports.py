@@ -123,6 +123,9 @@ class ProcessControl(Protocol):
     def stat(self, who: Identity) -> Stat | None:
         """What the kernel says about exactly this process, None when it is gone or a zombie."""
 
+    def tree(self, who: Identity) -> tuple[Identity, ...]:
+        """It and its living descendants now, parents first; empty when it is gone."""
+
     def exit_code(self, who: Identity) -> int | None:
         """How this process ended (negative: by a signal), None when nobody can tell."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from faults.ports import Evidence, Found, Ports, Target, Undo, tree_of, tree_plain
@@ -63,12 +64,30 @@ def verify_started(p: Ports, t: Target, undo: Undo) -> Evidence:
     )
 
 
-def kill(p: Ports, who: Identity, tree: Sequence[Identity]) -> bool:
-    """SIGKILL to a process, then to its tree; False when it was gone."""
-    sent = p.processes.signal(who, signal.SIGKILL)
-    for one in tree if sent else ():
+def kill(p: Ports, who: Identity, known: Sequence[Identity] = ()) -> list[Identity]:
+    """SIGKILL to a process and its whole tree; who was struck, nobody when it was gone.
+
+    First everybody is stopped and looked at until nobody new appears: a child that is made while its
+    parent dies belongs to init afterwards, and nobody finds it any more. `known`: who else belongs to it.
+    """
+    if not p.processes.signal(who, signal.SIGSTOP):
+        return []
+    struck, new = [who], [one for one in known if one != who]
+    while True:
+        for one in new:
+            p.processes.signal(one, signal.SIGSTOP)
+        struck += new
+        clock.wait_until(partial(_still, p, tuple(struck)), EFFECT_S, LOOK_S / 20)
+        new = [one for one in p.processes.tree(who) if one not in struck]
+        if not new:
+            break
+    for one in struck:
         p.processes.signal(one, signal.SIGKILL)
-    return sent
+    return struck
+
+
+def _still(p: Ports, who: Sequence[Identity]) -> bool:
+    return not moving(p, who)
 
 
 def members(undo: Undo) -> list[Identity]:

@@ -73,18 +73,18 @@ def commands(ops: Iterable[Op]) -> list[str]:
 
 
 def living(sut_id: str, target: str) -> Identity | None:
-    """The process that carries the marks of `target`; of several, one whose parent isn't among them."""
-    found = [
-        one
-        for one in proc.marked(proc.SUT_ENV, sut_id)
-        if proc.environ(one.pid).get(proc.TARGET_ENV) == target
-    ]
-    inside = {one.pid for one in found}
-    for one in sorted(found, key=lambda who: who.start_ticks):
-        stat = proc.stat(one.pid)
-        if stat is not None and stat.ppid not in inside:
-            return one
-    return None
+    """The process that was started as `target`: it carries its marks and leads a session of its own.
+
+    Its children carry the marks too, and may outlive it for a moment: none of them is the target.
+    """
+    return next((one for one in _carriers(sut_id, target) if proc.leads(one)), None)
+
+
+def _carriers(sut_id: str, target: str) -> list[Identity]:
+    """Everybody who carries the marks of `target`, the oldest first."""
+    found = proc.marked(proc.SUT_ENV, sut_id)
+    mine = [one for one in found if proc.environ(one.pid).get(proc.TARGET_ENV) == target]
+    return sorted(mine, key=lambda who: who.start_ticks)
 
 
 def _who(op: Op) -> Identity:
@@ -102,8 +102,7 @@ def _verify_signal(op: Op) -> str | None:
         gone = clock.wait_until(lambda: not proc.alive(who), _SETTLE_S, 0.01)
         return None if gone else f"pid {who.pid} still lives"
     if name == "CONT":
-        runs = clock.wait_until(lambda: not stopped(who), _SETTLE_S, 0.01)
-        return None if runs else f"pid {who.pid} is still stopped"
+        return f"pid {who.pid} is still stopped" if _still_stopped(who) else None
     return None
 
 
@@ -113,10 +112,16 @@ def stopped(who: Identity) -> bool:
     return stat is not None and stat.start_ticks == who.start_ticks and stat.state in "Tt"
 
 
+def _still_stopped(who: Identity) -> bool:
+    return not clock.wait_until(lambda: not stopped(who), _SETTLE_S, 0.01)
+
+
 def _apply_spawn(op: Op) -> dict[str, Any]:
     target, old = str(op["target"]), _who(op["replaces"])
     if proc.alive(old) and not op.get("stop"):
-        return _spawned(target, old, "never stopped")
+        for one in proc.tree(old):  # a kill that was cut short has stopped them, and no more
+            proc.send(one, signal.SIGCONT)
+        return _spawned(target, old, "never ended")
     rest = [Identity(*pair) for pair in op.get("tree", [])]
     for one in [old, *rest]:
         proc.send(one, signal.SIGKILL)
@@ -124,6 +129,7 @@ def _apply_spawn(op: Op) -> dict[str, Any]:
     there = living(str(op["sut_id"]), target)
     if there is not None:
         return _spawned(target, there, "already there")
+    proc.stop_all(_carriers(str(op["sut_id"]), target), 0)  # what is left below one that is gone
     cwd = Path(op["cwd"]) if op.get("cwd") else None
     return _spawned(target, proc.spawn_detached(op["argv"], op["env"], Path(op["log"]), cwd), "started")
 
@@ -133,12 +139,13 @@ def _spawned(target: str, who: Identity, did: str) -> dict[str, Any]:
 
 
 def _verify_spawn(op: Op) -> str | None:
-    if proc.alive(_who(op["replaces"])) and not op.get("stop"):
-        return None
+    old = _who(op["replaces"])
+    if proc.alive(old) and not op.get("stop"):
+        return f"{op['target']} (pid {old.pid}) is still stopped" if _still_stopped(old) else None
     there = living(str(op["sut_id"]), str(op["target"]))
     if there is None:
         return f"{op['target']} does not run; the last lines of {op['log']}:\n{proc.tail(Path(op['log']), 5)}"
-    return f"{op['target']} (pid {there.pid}) is still stopped" if stopped(there) else None
+    return f"{op['target']} (pid {there.pid}) is still stopped" if _still_stopped(there) else None
 
 
 def _signal_command(op: Op) -> str:
@@ -148,7 +155,8 @@ def _signal_command(op: Op) -> str:
 def _spawn_command(op: Op) -> str:
     env = " ".join(shlex.quote(f"{key}={value}") for key, value in sorted(op["env"].items()))
     start = f"env -i {env} {shlex.join(op['argv'])} >> {shlex.quote(op['log'])} 2>&1 < /dev/null &"
-    there = living(str(op["sut_id"]), str(op["target"]))
+    old, there = _who(op["replaces"]), living(str(op["sut_id"]), str(op["target"]))
+    there = old if proc.alive(old) and not op.get("stop") else there
     if there is not None:
         return f"kill -CONT {there.pid}"
     return f"cd {shlex.quote(op.get('cwd') or '/')} && setsid {start}"

@@ -63,6 +63,14 @@ def alive(who: Identity) -> bool:
     return identify(who.pid) == who
 
 
+def leads(who: Identity) -> bool:
+    """True while exactly this process lives and leads its session, as each one that `spawn` started."""
+    try:
+        return alive(who) and os.getsid(who.pid) == who.pid
+    except ProcessLookupError:
+        return False
+
+
 def send(who: Identity, sig: signal.Signals) -> bool:
     """Signal exactly this process, by pidfd so that a reused pid is never hit. False when gone."""
     try:

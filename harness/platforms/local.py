@@ -79,6 +79,10 @@ class LocalProcesses:
             return None
         return stat
 
+    def tree(self, who: Identity) -> tuple[Identity, ...]:
+        """It and its living descendants, parents first."""
+        return tuple(proc.tree(who))
+
     def exit_code(self, who: Identity) -> int | None:
         """How it ended, None when nobody can tell."""
         return proc.exit_code(who)

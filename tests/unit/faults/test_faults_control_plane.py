@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from faults.scheduler import Scheduler
 from harness.core import clock, proc
 from harness.core.errors import FaultError, ScenarioError, TargetError
 from harness.core.proc import Identity
+from harness.core.rundir import RunDir
+from harness.platforms.local import LocalProcesses
 from tests.fixtures.faults_lab import scenario, step
 from tests.fixtures.planes_lab import servers
 
@@ -77,12 +80,16 @@ def test_without_one_leader_nothing_is_struck(views: dict[str, View | None], why
         control_plane._leader(ports(views), LEADER)
 
 
-def test_a_leader_that_changed_since_the_announcement_is_not_struck() -> None:
-    plane = ports({"etcd-1": led("etcd-2"), "etcd-2": led("etcd-2")})
+def test_a_leader_that_changed_since_the_announcement_is_not_struck(tmp_path: Path) -> None:
+    views = {"etcd-1": led("etcd-2"), "etcd-2": led("etcd-2")}
+    plane = replace(ports(views), processes=LocalProcesses(RunDir(tmp_path)))
+    myself = proc.identify(os.getpid())
+    assert myself is not None
+    lives = replace(struck("etcd-1"), identity=myself)
     with pytest.raises(
         FaultError, match="etcd-leader: etcd-1 led when the fault was announced, etcd-2 does now"
     ):
-        EtcdLeader().inject(plane, LEADER, struck("etcd-1"))  # would fail otherwise: there are no processes
+        EtcdLeader().inject(plane, LEADER, lives)  # would end otherwise: nobody is named in `parts`
     control_plane._still_leads(plane, LEADER, struck("etcd-2"))
 
 

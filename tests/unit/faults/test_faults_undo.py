@@ -78,7 +78,7 @@ def test_kill_is_verified(sut_id: str, tmp_path: Path) -> None:
 def test_spawn_starts_once(sut_id: str, tmp_path: Path) -> None:
     old = start(sut_id, tmp_path)
     op = spawn_op(sut_id, tmp_path, old)
-    assert undo.apply([op])[0]["did"] == "never stopped" and undo.verify([op]) == []
+    assert undo.apply([op])[0]["did"] == "never ended" and undo.verify([op]) == []
     proc.stop_all([old], 0)
     assert "worker-1 does not run" in undo.verify([op])[0]
     assert undo.commands([op])[0].startswith("cd / && setsid env -i SQUALL_SUT_ID=")
@@ -101,6 +101,39 @@ def test_spawn_ends_what_is_left_of_the_old_tree(sut_id: str, tmp_path: Path) ->
     op = spawn_op(sut_id, tmp_path, old, tree=[list(old), list(child)])
     done = undo.apply([op])[0]
     assert done["did"] == "started" and not proc.alive(child) and done["pid"] != child.pid
+
+
+def forked(sut_id: str, tmp_path: Path) -> tuple[Identity, Identity]:
+    """A target that has a child, with the same marks and the same command line."""
+    code = "import os, time; os.fork(); time.sleep(60)"
+    env = {proc.SUT_ENV: sut_id, proc.TARGET_ENV: "worker-1"}
+    who = proc.spawn_detached([*PYTHON, "-c", code], env, tmp_path / "log")
+    assert clock.wait_until(lambda: len(proc.tree(who)) == 2, 5)
+    return who, proc.tree(who)[1]
+
+
+def test_a_child_that_outlives_the_target_is_not_the_target(sut_id: str, tmp_path: Path) -> None:
+    old, child = forked(sut_id, tmp_path)
+    op = spawn_op(sut_id, tmp_path, old)
+    assert undo.living(sut_id, "worker-1") == old
+    proc.send(old, signal.SIGKILL)
+    assert clock.wait_until(lambda: not proc.alive(old), 5) and proc.alive(child)
+    assert undo.living(sut_id, "worker-1") is None and "worker-1 does not run" in undo.verify([op])[0]
+    done = undo.apply([op])[0]
+    assert done["did"] == "started" and not proc.alive(child)
+    assert undo.living(sut_id, "worker-1") == (done["pid"], done["start_ticks"])
+
+
+def test_a_kill_that_was_cut_short_leaves_nobody_stopped(sut_id: str, tmp_path: Path) -> None:
+    old, child = forked(sut_id, tmp_path)
+    for one in (old, child):
+        proc.send(one, signal.SIGSTOP)
+        assert clock.wait_until(lambda one=one: undo.stopped(one), 5)  # type: ignore[misc]
+    op = spawn_op(sut_id, tmp_path, old)
+    assert undo.verify([op]) == [f"worker-1 (pid {old.pid}) is still stopped"]
+    assert undo.commands([op]) == [f"kill -CONT {old.pid}"]
+    assert undo.apply([op])[0]["did"] == "never ended" and undo.verify([op]) == []
+    assert clock.wait_until(lambda: not undo.stopped(child), 5)
 
 
 def test_spawn_with_stop_replaces_a_living_one(sut_id: str, tmp_path: Path) -> None:
