@@ -18,7 +18,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from reports import plots, text
+from reports import forest, plots, text
 from reports.data import Fault, Invariant, MetricRow, ReportData, Timeline
 
 MAX_BYTES = 3_000_000
@@ -50,6 +50,13 @@ PLOT_VARIABLES = {  # BokehJS reads these before a model's own property
     "axis-label-text-color": "muted",
 }
 TONES = {"pass": "good", "improvement": "good", "fail": "bad", "regression": "bad"}
+COMPARED_TONES = {
+    "pass": "good", "improvement": "good", "regression": "bad", "not_recovered": "bad", "inconclusive": "warn",
+}  # fmt: skip
+COMPARED_WORDS = {
+    "pass": "✓ pass", "improvement": "✓ better", "regression": "✕ worse", "not_recovered": "✕ never recovered",
+    "inconclusive": "open",
+}  # fmt: skip
 ICONS = {
     "good": '<path d="M6 21.5 16.5 32 36 11"/>',
     "bad": '<path d="M10 10l22 22M32 10 10 32"/>',
@@ -106,6 +113,11 @@ def _context(data: ReportData) -> dict[str, Any]:
     """What the template says, in words."""
     return {
         "d": data,
+        "c": data.comparison,
+        "forest": forest.forest(data.comparison.metrics) if data.comparison else None,
+        "dots": forest.dots(data.comparison.metrics) if data.comparison else [],
+        "tones": COMPARED_TONES,
+        "words": COMPARED_WORDS,
         "losses": data.losses[:MAX_CARDS],
         "faults": data.faults[:MAX_CARDS],
         "windows": _windows(data),
@@ -281,6 +293,6 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     environment.globals |= {
         "count": text.count, "seconds": text.seconds, "percent": text.percent, "quantity": text.quantity,
-        "and_more": text.and_more,
+        "and_more": text.and_more, "share": text.percent, "signed_percent": text.signed_percent,
     }  # fmt: skip
     return environment

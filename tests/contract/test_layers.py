@@ -37,6 +37,13 @@ LAYERS: dict[str, int] = {
     "harness.interrupt": 5,
     "harness.summary": 5,
     "harness.stages": 5,
+    "harness.ab": 5,
+    "harness.archives": 5,
+    "harness.arms": 5,
+    "harness.baseline": 5,
+    "harness.comparing": 5,
+    "harness.history": 5,
+    "harness.speed": 5,
     "harness.cli": 5,
     "locustfile": 6,
 }
