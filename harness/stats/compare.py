@@ -119,22 +119,19 @@ def judge(
         return Verdict(status, 0, reasons=(*said, *problems), invariants=invariants)
     pairs, history, about_probe = _without_probe(pairs, history)
     noise = scale.of(history)
-    result, tested = None, np.zeros(len(plan.metrics), np.bool_)
-    for look in plan.spent:
-        if look.n <= len(pairs) and (result is None or result.status == "inconclusive"):
-            tested = _tested(pairs, plan.metrics, look.n)
-            if tested.any():
-                result = looks.at(look, pairs.d, plan.metrics, tested, history, noise)
+    result = looks.until_decided(
+        plan.spent, pairs.d, plan.metrics, lambda n: _tested(pairs, plan.metrics, n), history, noise
+    )
     if result is None:
         status = "fail" if "B" in broken else "invalid"
         why = "no gating metric can be tested: each is absent or of too few requests; compare longer runs"
         return Verdict(status, 0, reasons=(*said, why), invariants=invariants)
-    rows = rows_of(result, pairs, plan.metrics, tested, noise)
+    rows = rows_of(result, pairs, plan.metrics, noise)
     status = "fail" if "B" in broken else worst([result.status, "inconclusive"]) if broken else result.status
     notes = (
         *_why(result, rows),
         *_left_out(rows),
-        *_about_noise(result, history, noise, plan.metrics, tested),
+        *_about_noise(result, history, noise, plan.metrics),
     )
     return Verdict(status, result.look.n, tuple(rows), (*said, *notes, *about_probe), invariants)
 
@@ -205,15 +202,13 @@ def _tested(pairs: Pairs, metrics: Sequence[Tested], n: int) -> Bools:
     return tested
 
 
-def rows_of(
-    result: Result, pairs: Pairs, metrics: Sequence[Tested], tested: Bools, noise: Scale
-) -> list[dict[str, Any]]:
+def rows_of(result: Result, pairs: Pairs, metrics: Sequence[Tested], noise: Scale) -> list[dict[str, Any]]:
     """`metrics` of verdict.json, in the plan's order. p_improvement is p_regression with the arms swapped."""
     from scipy.stats import t
 
     n = result.look.n
     observed = _observed(pairs, metrics, n)
-    part = [j for j, one in enumerate(tested) if one]
+    part = [j for j, one in enumerate(result.tested) if one]
     rows = []
     for j, one in enumerate(metrics):
         row: dict[str, Any] = dict.fromkeys(ROW)
@@ -289,11 +284,9 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"left out: {', '.join(left)}"] if left else []
 
 
-def _about_noise(
-    result: Result, history: History, noise: Scale, metrics: Sequence[Tested], tested: Bools
-) -> list[str]:
+def _about_noise(result: Result, history: History, noise: Scale, metrics: Sequence[Tested]) -> list[str]:
     """What a reader must know about where the noise came from."""
-    found = []
+    found, tested = [], result.tested
     cold = [one.name for one, bare in zip(metrics, noise.cold & tested, strict=True) if bare]
     if cold:
         which = "all metrics" if len(cold) == tested.sum() else ", ".join(cold)

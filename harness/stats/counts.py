@@ -174,14 +174,16 @@ def _dispersion(earlier: pd.DataFrame) -> tuple[float, float]:
     pairs = earlier.groupby(["pair_id", "kind"]) if len(earlier) else None
     if pairs is None or pairs.ngroups < COLD:
         return 1.0, 0.0
-    nu0 = sum(WEIGHT.get(str(kind), 0.0) for kind in pairs["kind"].first())
     x, n = earlier["x"].to_numpy(np.float64), earlier["n"].to_numpy(np.float64)
+    kinds, size = pairs["kind"].first(), pairs["x"].size()
     if pairs.ngroups == len(earlier):
         rate: Floats | float = float(x.sum() / n.sum())
         df = len(earlier) - 1
     else:
         rate = (pairs["x"].transform("sum") / pairs["n"].transform("sum")).to_numpy(np.float64)
         df = len(earlier) - pairs.ngroups
+        kinds = kinds[size > 1]
+    nu0 = sum(WEIGHT.get(str(kind), 0.0) for kind in kinds)
     return _pearson(x, n, rate) / df, nu0
 
 

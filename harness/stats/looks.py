@@ -5,7 +5,7 @@ Also what it would take to be sure: the smallest change that this look finds, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,10 @@ BELOW_FLOOR = "real, below practical floor"
 
 @dataclass(frozen=True)
 class Result:
-    """One look. statuses, notes: by metric, for those that are tested; arrays: over all metrics (NaN: unknown)."""
+    """One look. tested: which of all metrics took part; everything else is about those, in their order."""
 
     look: Look
+    tested: Bools
     status: str  # regression | improvement | pass | inconclusive
     statuses: tuple[str, ...]
     notes: tuple[str, ...]
@@ -52,9 +53,31 @@ def at(
     chosen = [metrics[j] for j in part]
     statuses, notes = verdicts(estimate, chosen, look, len(metrics))
     return Result(
-        look, overall(statuses), statuses, notes, estimate, guard,
+        look, tested, overall(statuses), statuses, notes, estimate, guard,
         smallest_found(estimate, look, len(metrics)), more_pairs(estimate, chosen, statuses, look, len(metrics)),
     )  # fmt: skip
+
+
+def until_decided(
+    looks: Sequence[Look],
+    d: Floats,
+    metrics: Sequence[Tested],
+    tested: Callable[[int], Bools],
+    history: History,
+    scale: Scale,
+) -> Result | None:
+    """The first look that decides, else the last one that there are pairs for; None: nothing could be tested.
+
+    tested(n): metrics that take part when n pairs are looked at.
+    """
+    result = None
+    for look in looks:
+        part = tested(look.n) if look.n <= len(d) else np.zeros(len(metrics), np.bool_)
+        if part.any():
+            result = at(look, d, metrics, part, history, scale)
+            if result.status != "inconclusive":
+                break
+    return result
 
 
 def verdicts(
