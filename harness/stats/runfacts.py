@@ -185,8 +185,8 @@ def _shed(found: Analysis) -> tuple[int, int]:
 def _migrated(found: Analysis) -> tuple[int, int] | None:
     """Migrations and streams in flight at the faults that kill an engine at once.
 
-    Streams that we cancelled, or that had ended there before the engine went, had nothing to migrate. None:
-    there was no such fault, or nobody can tell.
+    Streams that we cancelled before they moved had no reason to. None: there was no such fault, or nobody
+    can tell.
     """
     sudden = {e.fault_id for e in found.events if e.fault in SUDDEN}
     entries = [e for e in found.ledger if e.fault_id in sudden and e.applicable]
@@ -196,8 +196,7 @@ def _migrated(found: Analysis) -> tuple[int, int] | None:
     times = dict(zip(found.data.requests.request_id, column.fillna(0).to_numpy(np.int64), strict=True))
     moved = flying = 0
     for entry in entries:
-        quiet = [i for fate in ("cancelled", "finished_there") for i in entry.fates.get(fate, ())]
-        stayed = sum(1 for name in quiet if not times.get(name, 0))
+        stayed = sum(1 for name in entry.fates.get("cancelled", ()) if not times.get(name, 0))
         everyone = [name for ids in entry.fates.values() for name in ids]
         flying += len(everyone) - stayed
         moved += _moves(entry, sum(int(times.get(name, 0)) for name in everyone))
