@@ -22,20 +22,25 @@ def resolve(text: str, scenario: Scenario, file: str, runs: Path) -> tuple[Arm, 
     text: a version (`1.6.1`), a URL, a YAML file whose mapping is merged over the scenario's `sut:`, or
     `baseline`: what `squall baseline accept` accepted for this scenario.
     """
-    sut = config.to_plain(scenario)["sut"]
+    whole = _tree(scenario)
+    sut = whole["sut"]
     if text == BASELINE:
         accepted = baseline.current(runs, scenario.name)
         merged, label = accepted.sut, accepted.label
     else:
         merged, label = _merged(text, sut), Path(text).name if _is_file(text) else text
-    tree = {**config.to_plain(scenario), "sut": merged}
-    built = config.build(tree, text if _is_file(text) else file)
+    built = config.build({**whole, "sut": merged}, text if _is_file(text) else file)
     return Arm(label=label, sut=config.to_plain(built)["sut"]), built
 
 
 def with_seed(scenario: Scenario, seed: int) -> Scenario:
     """The same scenario with another trace and other victims."""
-    return config.build({**config.to_plain(scenario), "seed": seed}, scenario.name)
+    return config.build({**_tree(scenario), "seed": seed}, scenario.name)
+
+
+def _tree(scenario: Scenario) -> dict[str, Any]:
+    """The resolved scenario as its file would be read back."""
+    return strict.parse_yaml(config.to_yaml(scenario), scenario.name)
 
 
 def _is_file(text: str) -> bool:
