@@ -26,6 +26,7 @@ from harness.progress import Progress
 
 if TYPE_CHECKING:
     from harness.stats.experiment import Experiment
+    from harness.stats.runfacts import RunFacts
 
 Print = Callable[[str], None]
 MAX_RERUNS = 2  # of dropped pairs
@@ -169,8 +170,9 @@ def _go_on(lab: Lab, store: Path) -> int:
     """Pair after pair until a look decides. Returns the exit code of the verdict."""
     from harness import comparing
 
+    known: dict[Path, RunFacts] = {}
     while True:
-        found, verdict = comparing.judge([lab.directory], None)
+        found, verdict = comparing.judge([lab.directory], None, known)
         if _decided(lab, found, verdict):
             lab.save(status=verdict["status"])
             return comparing.finish(lab.run, found, verdict, lab.file, store, lab.command, lab.show)

@@ -13,6 +13,7 @@ from harness.core.expfile import ExperimentFile
 from harness.core.rundir import RunDir
 from harness.stats import experiment, paired, verdict
 from harness.stats.experiment import Experiment
+from harness.stats.runfacts import RunFacts
 
 Print = Callable[[str], None]
 COLUMNS = ("metric", "window", "baseline", "candidate", "change", "95%", "verdict")
@@ -28,9 +29,11 @@ def compare(paths: list[Path], archive: Path | None, json: Path | None, show: Pr
     return int(judged["exit_code"])
 
 
-def judge(paths: list[Path], archive: Path | None) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment and verdict.json. Raises UsageError for a path that holds no run."""
-    found = experiment.read(paths)
+def judge(
+    paths: list[Path], archive: Path | None, known: dict[Path, RunFacts] | None = None
+) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment and verdict.json. known: see experiment.read. Raises UsageError for a path without runs."""
+    found = experiment.read(paths, known)
     try:
         rows, path = archives.for_paths(paths, archive)
         if rows is not None and path is not None and found.runs:

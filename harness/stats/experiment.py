@@ -93,10 +93,13 @@ def find(paths: Iterable[Path]) -> list[RunDir]:
     return found
 
 
-def read(paths: Sequence[Path]) -> Experiment:
-    """Everything that the paths hold. Raises UsageError for a path that holds nothing."""
+def read(paths: Sequence[Path], known: dict[Path, RunFacts] | None = None) -> Experiment:
+    """Everything that the paths hold. Raises UsageError for a path that holds nothing.
+
+    known: runs read before, by directory; those read now are added. For one who looks again and again.
+    """
     lost, looks = _experiment_files(paths)
-    runs, problems = _read_runs(find(paths))
+    runs, problems = _read_runs(find(paths), {} if known is None else known)
     gone = {pair_id for pair_id, _ in lost}
     problems += _refusals(runs, gone)
     pairs = _pairs(runs) if not problems else ()
@@ -152,17 +155,21 @@ def _both_there(path: Path, pair_id: int) -> bool:
     return all((path / name / "manifest.json").exists() for name in names)
 
 
-def _read_runs(found: Sequence[RunDir]) -> tuple[list[RunFacts], list[str]]:
+def _read_runs(found: Sequence[RunDir], known: dict[Path, RunFacts]) -> tuple[list[RunFacts], list[str]]:
     problems: list[str] = []
     by_path: dict[Path, RunDir] = {}
     for run in sorted(found, key=lambda one: one.path.name):
         if run.path in by_path:
             problems.append(f"run {run.path.name} is named twice; name each run once")
         by_path[run.path] = run
-    read = _in_parallel if len(by_path) >= PARALLEL_FROM else _one_by_one
-    facts = read(list(by_path.values()))
-    runs = [one for one in facts if isinstance(one, RunFacts)]
-    problems += [one for one in facts if isinstance(one, str)]
+    unread = [run for path, run in by_path.items() if path not in known]
+    read = _in_parallel if len(unread) >= PARALLEL_FROM else _one_by_one
+    for run, one in zip(unread, read(unread), strict=True):
+        if isinstance(one, RunFacts):
+            known[run.path] = one
+        else:
+            problems.append(one)
+    runs = [known[path] for path in by_path if path in known]
     runs.sort(key=lambda one: (one.experiment_id, str(one.pair_id).rjust(20), str(one.arm), one.run_id))
     return runs, sorted(problems)
 
