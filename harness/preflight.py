@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faults import targets, timeline
 from harness import platforms
-from harness.core import clock, config, rundir
+from harness.core import clock, config, phases, rundir
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, UsageError
 from harness.stats import metrics
@@ -89,6 +89,12 @@ def _load_lines(scenario: Scenario) -> list[str]:
     for user in load.users:
         lines.append(
             f"  {user.count} x {user.user_class}: prompt {_length(user.prompt_tokens)}, answer {_length(user.output_tokens)} tokens"
+        )
+    for span in phases.spans(load):
+        counts = ", ".join(f"{phases.active(user, span.phase)} x {user.user_class}" for user in load.users)
+        lines.append(
+            f"  {span.start_s:8.3f} s  phase {span.name}, {span.phase.duration_s:g} s: users x "
+            f"{span.phase.users_ratio:g} ({counts})"
         )
     return lines
 

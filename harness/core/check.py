@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from harness.core import strict
+from harness.core import phases, strict
 from harness.core.errors import ScenarioError
 from harness.core.records import VIOLATIONS
 from harness.core.words import P
 
 if TYPE_CHECKING:
-    from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass, When
+    from harness.core.config import Cancel, Length, Load, Phase, Scenario, Step, Sut, UserClass, When
 
 NAME_LENGTH = 64
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
@@ -41,6 +41,7 @@ def check(s: Scenario, file: str) -> None:
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
     _load(s.load, need)
+    phases.check_sum(s.load, file)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
@@ -48,7 +49,7 @@ def check(s: Scenario, file: str) -> None:
         need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
     seen: set[str] = set()
     for n, step in enumerate(s.faults):
-        _step(step, f"faults[{n}]", s.load.duration_s, seen, need)
+        _step(step, f"faults[{n}]", s.load, seen, need)
     for n, gate in enumerate(s.gates):
         need((gate.max is None) != (gate.min is None), f"gates[{n}]", "needs exactly one of max and min",
              f"for example {{metric: {gate.metric}, window: {gate.window}, max: 500}}")  # fmt: skip
@@ -144,6 +145,30 @@ def _load(load: Load, need: Need) -> None:
     need(bool(load.users), "load.users", "is empty", "name at least one user class with a count")
     for n, user in enumerate(load.users):
         _user(user, f"load.users[{n}]", need)
+    names: set[str] = set()
+    for n, phase in enumerate(load.phases):
+        _phase(phase, f"load.phases[{n}]", names, need)
+        for user in load.users:
+            most = phases.active(user, phase)
+            need(most <= MAX_USERS, f"load.phases[{n}].users_ratio", f"{phase.users_ratio:g} makes {most} users of "
+                 f"{user.count}, above {MAX_USERS}", "lower it")  # fmt: skip
+
+
+def _phase(phase: Phase, here: str, names: set[str], need: Need) -> None:
+    """Its name is part of a window's name, on the command line and in files."""
+    plain = phase.name.isascii() and all(c.isalnum() or c in "-_." for c in phase.name)
+    need(plain and 0 < len(phase.name) <= NAME_LENGTH, f"{here}.name", f"{phase.name!r} can't name a window",
+         f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
+    need(
+        phase.name not in names,
+        f"{here}.name",
+        f"{phase.name!r} is used twice",
+        "give each phase a name of its own",
+    )
+    names.add(phase.name)
+    need(phase.duration_s > 0, f"{here}.duration_s", f"must be above 0, got {phase.duration_s:g}", "seconds")
+    need(0 <= phase.users_ratio < float("inf"), f"{here}.users_ratio", f"got {phase.users_ratio:g}",
+         "0 = nobody, 1 = everybody, 3 = three times as many")  # fmt: skip
 
 
 def _user(u: UserClass, here: str, need: Need) -> None:
@@ -213,14 +238,21 @@ def _when(when: When, role: str | None, here: str, need: Need) -> None:
     need(when.within_s > 0, f"{here}.within_s", f"got {when.within_s}", "above 0")
 
 
-def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) -> None:
+def _step(step: Step, here: str, load: Load, seen: set[str], need: Need) -> None:
     need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
          "give each step an id of its own")  # fmt: skip
     need(step.id.isprintable() and len(step.id) <= NAME_LENGTH, f"{here}.id", f"{step.id!r} can't stand in a line",
          f"up to {NAME_LENGTH} characters, no line break")  # fmt: skip
     seen.add(step.id)
-    need(0 <= step.at_s <= duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of {duration_s} s",
-         "seconds from the end of warm-up, before the load ends")  # fmt: skip
+    if step.phase is None:
+        need(0 <= step.at_s <= load.duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of "
+             f"{load.duration_s} s", "seconds from the end of warm-up, before the load ends")  # fmt: skip
+    else:
+        span = phases.of(load, step.phase)
+        need(span is not None, f"{here}.phase", f"load.phases has no {step.phase!r}",
+             strict.nearest(step.phase, [phase.name for phase in load.phases]))  # fmt: skip
+        need(span is None or 0 <= step.at_s <= span.phase.duration_s, f"{here}.at_s", f"{step.at_s:g} is outside phase "
+             f"{step.phase!r} of {span.phase.duration_s if span else 0:g} s", "seconds from the phase's start")  # fmt: skip
     need(step.hold_s is None or step.hold_s > 0, f"{here}.hold_s", f"got {step.hold_s}", "above 0")
     need(step.every_s is None or step.every_s > 0, f"{here}.every_s", f"got {step.every_s}", "above 0")
     need(step.jitter_s >= 0, f"{here}.jitter_s", f"got {step.jitter_s}", "0 or more")

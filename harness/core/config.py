@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from harness.core import check, strict
+from harness.core import check, phases, strict
 from harness.core.errors import ScenarioError, UsageError
 
 GENERATOR_VERSION = 1  # changes when the same scenario and seed would send other requests
@@ -58,14 +58,23 @@ class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     cancel: Cancel | None = None
 
 
+class Phase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A stretch of the load in which `users_ratio` times as many users are active."""
+
+    name: str
+    duration_s: float
+    users_ratio: float = 1
+
+
 class Load(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who sends what, for how long. duration_s excludes warmup_s."""
+    """Who sends what, for how long. duration_s excludes warmup_s; with phases it is their sum."""
 
     duration_s: float
     users: list[UserClass]
     warmup_s: float = 5
     drain_s: float = 15
     timeout_s: float = 30
+    phases: list[Phase] = []
 
 
 class Misbehave(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -225,7 +234,8 @@ class When(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A fault at a time. Seconds from the end of warm-up; params are the fault's own fields."""
+    """A fault at a time. Seconds from the end of warm-up, or from the start of the phase that it names;
+    params are the fault's own fields."""
 
     id: str
     fault: str
@@ -235,6 +245,7 @@ class Step(msgspec.Struct, frozen=True):
     every_s: float | None = None
     jitter_s: float = 0
     when: When | None = None
+    phase: str | None = None
     params: dict[str, Any] = {}
 
 
@@ -284,7 +295,9 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
-STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s", "when")
+LATER_IN_STEP = {"when": None, "phase": None}
+LATER_IN_LOAD: dict[str, Any] = {"phases": []}
+STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s", "when", "phase")
 
 
 def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | None = None) -> Scenario:
@@ -307,6 +320,8 @@ def build(tree: dict[str, Any], file: str) -> Scenario:
     """A scenario from plain data; `file` names it in errors."""
     strict.check_plain(tree, file)
     tree = dict(tree)
+    if "load" in tree:
+        tree["load"] = phases.fill_duration(tree["load"])
     faults = tree.get("faults")
     if faults is not None:
         if not isinstance(faults, list):
@@ -341,13 +356,20 @@ def refuse_expired(scenario: Scenario, today: date, file: str) -> None:
 
 
 def to_plain(scenario: Scenario) -> dict[str, Any]:
-    """The resolved scenario as plain data that `build` reads back; defaults written out."""
+    """The resolved scenario as plain data that `build` reads back; defaults written out, but for keys
+    that came later: a scenario without them stays what it was, hash and all."""
     tree: dict[str, Any] = msgspec.to_builtins(scenario)
     for step in tree["faults"]:
         step.update(step.pop("params"))
-        if step["when"] is None:  # a step without it stays what it was, hash and all
-            del step["when"]
+        _leave_out(step, LATER_IN_STEP)
+    _leave_out(tree["load"], LATER_IN_LOAD)
     return tree
+
+
+def _leave_out(tree: dict[str, Any], later: dict[str, Any]) -> None:
+    for key, default in later.items():
+        if tree[key] == default:
+            del tree[key]
 
 
 def to_yaml(scenario: Scenario) -> str:

@@ -44,7 +44,7 @@ class Client:
     """Requests 0, 1, 2, ... of user number `user`. `on_record` is told of each, after the sink."""
 
     def __init__(self, traffic: TrafficContext, spec: UserClass, user: int, on_record: OnRecord) -> None:
-        self._traffic, self._spec, self._user, self._on_record = traffic, spec, user, on_record
+        self._traffic, self.spec, self._user, self._on_record = traffic, spec, user, on_record
         sut = traffic.sut
         self._route = prompts.ROUTES[spec.user_class]
         self._url = sut.urls[user % len(sut.urls)]
@@ -88,12 +88,10 @@ class Client:
         traffic, k = self._traffic, self._k
         self._k += 1
         request_id = ids.request_id(traffic.run_id, self._user, k)
-        asked = prompts.prompt(traffic.scenario.seed, self._spec, self._user, k, self._base_tokens)
+        asked = prompts.prompt(traffic.scenario.seed, self.spec, self._user, k, self._base_tokens)
         dynamo = traffic.sut.owner != "outside" or traffic.sut.oracle == "witness"
-        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self._spec.stream)
-        data = prompts.request(
-            self._url, self._route, traffic.headers, request_id, content, self._spec.stream
-        )
+        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self.spec.stream)
+        data = prompts.request(self._url, self._route, traffic.headers, request_id, content, self.spec.stream)
         return _Planned(request_id, asked, data)
 
     def _expectation(self, asked: prompts.Prompt) -> Expectation:
@@ -104,13 +102,13 @@ class Client:
             key=asked.key if sut.oracle == "witness" else None,
             prompt_tokens=None if foreign else asked.tokens,
             overload_codes=frozenset(self._traffic.scenario.overload_codes),
-            stream=self._spec.stream,
+            stream=self.spec.stream,
         )
 
     def _arrange(self, one: Exchange, reader: Reader) -> list[Callable[[], None]]:
         """Plan the cancel, and the next request's bytes; what to call when the exchange is over."""
         calls: list[Callable[[], None]] = []
-        cancel, connection = self._spec.cancel, self._connection
+        cancel, connection = self.spec.cancel, self._connection
 
         def after_send() -> None:
             if cancel is not None and cancel.after_tokens == 0:
@@ -136,7 +134,7 @@ class Client:
         return zero + ((sent_ns - zero) // every_ns + 1) * every_ns
 
     def _pause_ns(self, one: Exchange) -> int:
-        think_ns = int(self._spec.think_s * clock.NS)
+        think_ns = int(self.spec.think_s * clock.NS)
         served = one.response.status == 200 and one.end in ("complete", "cancelled", "timeout", "drain")
         return think_ns if served or one.end == "cancelled" else max(think_ns, PAUSE_AFTER_FAILURE_NS)
 
@@ -164,7 +162,7 @@ class Client:
         self, found: Findings, transcript: Transcript, planned: _Planned, want: Expectation, due_ns: int
     ) -> RequestRecord:
         zero = self._traffic.anchor.mono_ns
-        cancel = self._spec.cancel if found.outcome == "cancelled" else None
+        cancel = self.spec.cancel if found.outcome == "cancelled" else None
         columns = msgspec.structs.asdict(found)
         for name in ("token_events", "coalesced_late"):
             del columns[name]
@@ -174,7 +172,7 @@ class Client:
         return RequestRecord(
             request_id=planned.request_id,
             worker_index=self._traffic.worker_index,
-            user_class=self._spec.user_class,
+            user_class=self.spec.user_class,
             route=self._route,
             t_due_ns=due_ns - zero,
             t_start_ns=transcript.start_ns - zero,

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 import msgspec
 
-from harness.core import clock, config
+from harness.core import clock, config, phases
 from harness.core.records import RequestRecord
 from harness.core.sutfile import SutState
 from harness.traffic import users
@@ -38,7 +38,7 @@ def main() -> None:
     )  # fmt: skip
     environment.squall = SimpleNamespace(traffic=traffic)
     meter = Meter(traffic)
-    total = sum(entry.count for entry in scenario.load.users)
+    total = sum(phases.peak(scenario.load, entry) for entry in scenario.load.users)
     runner.start(total, spawn_rate=total)
     gevent.sleep(run_s)
     counts = dict(runner.user_classes_count)
