@@ -33,7 +33,7 @@ from harness.core.rundir import RunDir
 from harness.locust_process import CONTROL_ENV, GUARDED_ENV, STATUS_ENV
 from harness.observer import Observer
 from harness.sut import outside
-from harness.traffic import users
+from harness.traffic import open_loop, users
 from harness.traffic.context import LiveCounters, TrafficContext
 from harness.traffic.measure import Meter
 from harness.traffic.progress import Progress
@@ -68,6 +68,7 @@ class Session:
         self._healed = False
         self._answered = 0  # requests that ended well within the warm-up
         users.configure(environment, self.scenario)
+        open_loop.configure(environment, self.scenario)
         environment.stop_timeout = self.scenario.load.drain_s + STOP_MARGIN_S
         if self.child:
             gevent.spawn(self._listen, int(os.environ[CONTROL_ENV]))

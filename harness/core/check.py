@@ -9,19 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from harness.core import phases, strict
+from harness.core import check_load, phases, strict
 from harness.core.errors import ScenarioError
 from harness.core.records import VIOLATIONS
-from harness.core.words import P
 
 if TYPE_CHECKING:
-    from harness.core.config import Cancel, Length, Load, Phase, Scenario, Step, Sut, UserClass, When
+    from harness.core.config import Load, Scenario, Step, Sut, When
 
-NAME_LENGTH = 64
+NAME_LENGTH = check_load.NAME_LENGTH
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
-MAX_SECONDS = 10_000_000  # four months
-MAX_USERS = 100_000  # far beyond what one process can drive
-MAX_PROMPT_TOKENS = 1_000_000
 
 
 class Need(Protocol):
@@ -40,7 +36,7 @@ def check(s: Scenario, file: str) -> None:
     need(all(c.isascii() and (c.isalnum() or c in "-_.") for c in s.name) and 0 < len(s.name) <= NAME_LENGTH,
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
-    _load(s.load, need)
+    check_load.load(s.load, need)
     phases.check_sum(s.load, file)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
@@ -134,88 +130,6 @@ def _is_url(url: str) -> bool:
         return False
     printable = url.isascii() and url.isprintable() and " " not in url
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and printable
-
-
-def _load(load: Load, need: Need) -> None:
-    for field, low in (("duration_s", False), ("timeout_s", False), ("warmup_s", True), ("drain_s", True)):
-        value = getattr(load, field)
-        need(value > 0 or (low and value == 0), f"load.{field}",
-             f"must be {'0 or more' if low else 'above 0'}, got {value}", "seconds")  # fmt: skip
-        need(value <= MAX_SECONDS, f"load.{field}", f"{value} is above {MAX_SECONDS}", "seconds")
-    need(bool(load.users), "load.users", "is empty", "name at least one user class with a count")
-    for n, user in enumerate(load.users):
-        _user(user, f"load.users[{n}]", need)
-    names: set[str] = set()
-    for n, phase in enumerate(load.phases):
-        _phase(phase, f"load.phases[{n}]", names, need)
-        for user in load.users:
-            most = phases.active(user, phase)
-            need(most <= MAX_USERS, f"load.phases[{n}].users_ratio", f"{phase.users_ratio:g} makes {most} users of "
-                 f"{user.count}, above {MAX_USERS}", "lower it")  # fmt: skip
-
-
-def _phase(phase: Phase, here: str, names: set[str], need: Need) -> None:
-    """Its name is part of a window's name, on the command line and in files."""
-    plain = phase.name.isascii() and all(c.isalnum() or c in "-_." for c in phase.name)
-    need(plain and 0 < len(phase.name) <= NAME_LENGTH, f"{here}.name", f"{phase.name!r} can't name a window",
-         f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
-    need(
-        phase.name not in names,
-        f"{here}.name",
-        f"{phase.name!r} is used twice",
-        "give each phase a name of its own",
-    )
-    names.add(phase.name)
-    need(phase.duration_s > 0, f"{here}.duration_s", f"must be above 0, got {phase.duration_s:g}", "seconds")
-    need(0 <= phase.users_ratio < float("inf"), f"{here}.users_ratio", f"got {phase.users_ratio:g}",
-         "0 = nobody, 1 = everybody, 3 = three times as many")  # fmt: skip
-
-
-def _user(u: UserClass, here: str, need: Need) -> None:
-    need(u.count >= 1, f"{here}.count", f"must be 1 or more, got {u.count}", "number of users")
-    need(u.count <= MAX_USERS, f"{here}.count", f"{u.count} is above {MAX_USERS}", "number of users")
-    need(u.think_s >= 0, f"{here}.think_s", f"must be 0 or more, got {u.think_s}", "seconds")
-    _, longest = _length(u.prompt_tokens, f"{here}.prompt_tokens", need)
-    need(longest <= MAX_PROMPT_TOKENS, f"{here}.prompt_tokens", f"{longest} is above {MAX_PROMPT_TOKENS}",
-         "lower it")  # fmt: skip
-    _, longest = _length(u.output_tokens, f"{here}.output_tokens", need)
-    need(
-        longest <= P,
-        f"{here}.output_tokens",
-        f"{longest} is above {P}, the length of the witness chain",
-        "lower it",
-    )
-    need((u.cancel is not None) == (u.user_class == "CancellingUser"), f"{here}.cancel",
-         f"{'is missing for' if u.cancel is None else 'does not fit'} {u.user_class}",
-         "CancellingUser needs `cancel: {after_tokens: 20, mode: rst}`, the others have none")  # fmt: skip
-    if u.cancel is not None:
-        need(u.cancel.after_tokens >= 0, f"{here}.cancel.after_tokens", f"got {u.cancel.after_tokens}",
-             "0 = during prefill")  # fmt: skip
-        need(u.cancel.after_tokens <= longest, f"{here}.cancel.after_tokens",
-             f"{u.cancel.after_tokens} never comes: answers have at most {longest} tokens", "lower it")  # fmt: skip
-        need(u.stream or u.cancel.after_tokens == 0, f"{here}.cancel.after_tokens",
-             f"{u.cancel.after_tokens} with `stream: false`: its tokens come all at once", "write 0 and after_ms")  # fmt: skip
-        need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
-        _cancel(u.cancel, f"{here}.cancel", need)
-
-
-def _cancel(cancel: Cancel, here: str, need: Need) -> None:
-    need(cancel.stall_s > 0, f"{here}.stall_s", f"must be above 0, got {cancel.stall_s}", "seconds")
-    need(cancel.mode != "timeout" or cancel.after_tokens == 0, f"{here}.after_tokens",
-         f"{cancel.after_tokens}: mode timeout waits for a time, not for tokens", "set after_ms instead")  # fmt: skip
-    storm_s = cancel.storm_every_s
-    if storm_s is not None:
-        need(storm_s > 0, f"{here}.storm_every_s", f"must be above 0, got {storm_s}", "seconds")
-        need(cancel.after_tokens == 0, f"{here}.after_tokens",
-             f"{cancel.after_tokens} beside storm_every_s: which of the two ends a stream?", "remove one")  # fmt: skip
-        need(cancel.mode != "timeout", f"{here}.mode", "timeout beside storm_every_s: each client has its own",
-             "use fin, rst, half_close or stall")  # fmt: skip
-
-
-def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
-    lo, hi = (length, length) if isinstance(length, int) else length.uniform
-    need(1 <= lo <= hi, path, f"{lo}..{hi} is no range of token counts", "lo <= hi, both above 0")
-    return lo, hi
 
 
 def _when(when: When, role: str | None, here: str, need: Need) -> None:

@@ -60,7 +60,8 @@ def stretch(load: Load, name: str | None) -> tuple[float, float]:
 
 def label(phase: Phase) -> str:
     """Name and level, for people."""
-    return f"{phase.name}: users x {phase.users_ratio:g}"
+    rate = "" if phase.rate_ratio == 1 else f", arrivals x {phase.rate_ratio:g}"
+    return f"{phase.name}: users x {phase.users_ratio:g}{rate}"
 
 
 def active(user: UserClass, phase: Phase | None) -> int:
@@ -69,8 +70,10 @@ def active(user: UserClass, phase: Phase | None) -> int:
 
 
 def peak(load: Load, user: UserClass) -> int:
-    """Users that an entry needs: its most in any phase, and at least one."""
-    return max([1, *(active(user, phase) for phase in load.phases)]) if load.phases else user.count
+    """Users that an entry needs: its most in any phase, and at least one; none for a share of arrivals."""
+    if not load.phases or not user.count:
+        return user.count
+    return max([1, *(active(user, phase) for phase in load.phases)])
 
 
 def active_users(load: Load, t_s: float) -> int:

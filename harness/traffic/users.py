@@ -86,13 +86,17 @@ def await_phase(traffic: TrafficContext, client: Client, rank: int) -> None:
 
 def begin_drain(user: Any, force: bool) -> None:
     """From now on an open stream has drain_s left."""
-    if force or user.squall_client is None:
-        return
+    if not force and user.squall_client is not None:
+        user.squall_client.give_up_at(drain_at_ns(user))
+
+
+def drain_at_ns(user: Any) -> int:
+    """When a stream that is still open ends, if the user is asked to stop now (CLOCK_MONOTONIC)."""
     environment = user.environment
     drain_s = environment.squall.traffic.scenario.load.drain_s
     if environment.stop_timeout:
         drain_s = max(0.0, min(drain_s, environment.stop_timeout - STOP_MARGIN_S))
-    user.squall_client.give_up_at(clock.now_ns() + int(drain_s * clock.NS))
+    return clock.now_ns() + int(drain_s * clock.NS)
 
 
 def finish(user: Any) -> None:

@@ -53,7 +53,7 @@ def test_classes_counts_entries_and_cancels() -> None:
             {"class": "CancellingUser", "count": 2, **SHORT, "cancel": {"after_tokens": 2, "mode": "fin"}},
         ])  # fmt: skip
     sound(result)
-    assert result["users"] == {"ChatUser": 3, "CompletionUser": 1, "CancellingUser": 2}
+    assert result["users"] == {"ChatUser": 3, "CompletionUser": 1, "CancellingUser": 2, "ArrivalUser": 0}
     by_class: dict[str, list[dict[str, Any]]] = {}
     for record in result["records"]:
         by_class.setdefault(record["user_class"], []).append(record)
