@@ -109,6 +109,19 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("scenario", nargs="?", metavar="NAME", help="only of this scenario")
 
     one = add(
+        "history", "a page with every night's ratio to a pinned version, and where it changed",
+        "Paths are directories of experiments, or directories that hold them (default: where runs land). It\n"
+        "gates nothing: it finds the slow creep that stays below each night's margin.",
+    )  # fmt: skip
+    one.add_argument("paths", nargs="*", type=Path, metavar="DIR", help="experiments, or what holds them")
+    one.add_argument("--scenario", metavar="NAME", help="only experiments of this scenario")
+    one.add_argument("--against", metavar="SUT", help="only those whose --a was this")
+    one.add_argument("--out", type=Path, metavar="FILE", help="the page; else history.html where runs land")
+    one.add_argument(
+        "--no-changes", action="store_true", help="don't look for changes (needs no Apache Otava)"
+    )
+
+    one = add(
         "up", "start the system of a scenario and leave it running",
         "It prints the `locust` command that attaches to it, web UI included. `squall down` ends it.",
     )  # fmt: skip
@@ -191,6 +204,11 @@ def dispatch(args: argparse.Namespace) -> int:
         if args.action == "accept":
             return baseline.accept(stages.runs_dir(), args.experiment, args.who, args.why, print)
         return baseline.show(stages.runs_dir(), args.scenario, print)
+    if args.command == "history":
+        from harness import history
+
+        paths, page = args.paths or [stages.runs_dir()], args.out or stages.runs_dir() / "history.html"
+        return history.history(paths, args.scenario, args.against, page, not args.no_changes, print)
     if args.command == "up":
         return stages.up(args.scenario, args.overrides, args.seed, args.out, print)
     if args.command == "down":

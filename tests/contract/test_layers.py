@@ -43,6 +43,7 @@ LAYERS: dict[str, int] = {
     "harness.baseline": 5,
     "harness.comparing": 5,
     "harness.history": 5,
+    "harness.otava": 5,
     "harness.speed": 5,
     "harness.cli": 5,
     "locustfile": 6,
