@@ -30,14 +30,20 @@ def says(rows: Sequence[ComparedMetric], pairs: int, baseline: str, candidate: s
     found = []
     if judged and all(row.status in ("pass", "improvement") for row in judged):
         found.append(f"{candidate} is no worse than {baseline} in any of {len(judged)} metrics, {over}.")
-    for status, word in (("regression", "worse"), ("improvement", "better")):
-        found += [
-            f"{row.metric} in {row.window} is {word} with {candidate} than with {baseline}: {change(row)}, "
-            f"{text.quantity(row.baseline, row.unit)} before and {text.quantity(row.candidate, row.unit)} now, {over}."
-            for row in judged
-            if row.status == status
-        ]
-    return [*found, *_open(judged, over), *_sharpness(judged, over)] or [f"Nothing could be judged, {over}."]
+    found += _shifted(judged, "regression", f"worse with {candidate} than with {baseline}", over)
+    found += _open(judged, over)
+    found += _shifted(judged, "improvement", f"better with {candidate} than with {baseline}", over)
+    return [*found, *_sharpness(judged, over)] or [f"Nothing could be judged, {over}."]
+
+
+def _shifted(judged: Sequence[ComparedMetric], status: str, words: str, over: str) -> list[str]:
+    """What changed: by how much, how surely, from what to what."""
+    return [
+        f"{row.metric} in {row.window} is {words}: {change(row)}, {text.quantity(row.baseline, row.unit)} before and "
+        f"{text.quantity(row.candidate, row.unit)} now, {over}."
+        for row in judged
+        if row.status == status
+    ]
 
 
 def _open(judged: Sequence[ComparedMetric], over: str) -> list[str]:
