@@ -21,7 +21,7 @@ from harness.stats import pairs as pairing
 from harness.stats.counts import judge_counts
 from harness.stats.looks import Result
 from harness.stats.pairs import TAIL_REQUESTS, Bools, Floats, Pairs
-from harness.stats.plan import Plan, Tested, fixed
+from harness.stats.plan import GatingMetric, Plan, fixed
 from harness.stats.scale import History, Scale
 from harness.stats.verdict import SCHEMA, rounded_tree
 
@@ -189,20 +189,22 @@ def _without_probe(pairs: Pairs, history: History) -> tuple[Pairs, History, tupl
     return replace(pairs, d=d), scale.without_probe(history, theta), (note,)
 
 
-def _observed(pairs: Pairs, metrics: Sequence[Tested], n: int) -> Bools:
+def _observed(pairs: Pairs, metrics: Sequence[GatingMetric], n: int) -> Bools:
     """p99s of too few requests, in the first n pairs: shown, never tested."""
     tail = np.array([one.is_tail for one in metrics])
     few: Bools = tail & (pairs.requests[:n] < TAIL_REQUESTS).any(axis=0) & ~pairs.absent
     return few
 
 
-def _tested(pairs: Pairs, metrics: Sequence[Tested], n: int) -> Bools:
+def _tested(pairs: Pairs, metrics: Sequence[GatingMetric], n: int) -> Bools:
     known = np.isfinite(pairs.d[:n]).all(axis=0)
     tested: Bools = known & ~pairs.absent & ~_observed(pairs, metrics, n)
     return tested
 
 
-def rows_of(result: Result, pairs: Pairs, metrics: Sequence[Tested], noise: Scale) -> list[dict[str, Any]]:
+def rows_of(
+    result: Result, pairs: Pairs, metrics: Sequence[GatingMetric], noise: Scale
+) -> list[dict[str, Any]]:
     """`metrics` of verdict.json, in the plan's order. p_improvement is p_regression with the arms swapped."""
     from scipy.stats import t
 
@@ -284,7 +286,9 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"left out: {', '.join(left)}"] if left else []
 
 
-def _about_noise(result: Result, history: History, noise: Scale, metrics: Sequence[Tested]) -> list[str]:
+def _about_noise(
+    result: Result, history: History, noise: Scale, metrics: Sequence[GatingMetric]
+) -> list[str]:
     """What a reader must know about where the noise came from."""
     found, tested = [], result.tested
     cold = [one.name for one, bare in zip(metrics, noise.cold & tested, strict=True) if bare]

@@ -15,7 +15,7 @@ from harness.stats import guard as guarding
 from harness.stats.estimate import Estimate
 from harness.stats.guard import Guard
 from harness.stats.pairs import Bools, Floats
-from harness.stats.plan import Look, Tested
+from harness.stats.plan import GatingMetric, Look
 from harness.stats.scale import History, Scale
 
 POWER = 0.9  # of the smallest change found
@@ -38,7 +38,7 @@ class Result:
 
 
 def at(
-    look: Look, d: Floats, metrics: Sequence[Tested], tested: Bools, history: History, scale: Scale
+    look: Look, d: Floats, metrics: Sequence[GatingMetric], tested: Bools, history: History, scale: Scale
 ) -> Result:
     """The look at d, shape (pairs, metrics), of which the first look.n pairs count.
 
@@ -61,7 +61,7 @@ def at(
 def until_decided(
     looks: Sequence[Look],
     d: Floats,
-    metrics: Sequence[Tested],
+    metrics: Sequence[GatingMetric],
     tested: Callable[[int], Bools],
     history: History,
     scale: Scale,
@@ -81,7 +81,7 @@ def until_decided(
 
 
 def verdicts(
-    estimate: Estimate, metrics: Sequence[Tested], look: Look, size: int
+    estimate: Estimate, metrics: Sequence[GatingMetric], look: Look, size: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Status and note of each metric.
 
@@ -139,7 +139,7 @@ def smallest_found(estimate: Estimate, look: Look, size: int) -> Floats:
 
 
 def more_pairs(
-    estimate: Estimate, metrics: Sequence[Tested], statuses: Sequence[str], look: Look, size: int
+    estimate: Estimate, metrics: Sequence[GatingMetric], statuses: Sequence[str], look: Look, size: int
 ) -> tuple[int | None, ...]:
     """Pairs beyond these that an open metric needs to name a change of its margin; None where decided."""
     margin = np.log1p([one.margin for one in metrics])

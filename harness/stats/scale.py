@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.core.errors import InvalidRun
 from harness.stats.pairs import Bools, Floats
-from harness.stats.plan import Tested
+from harness.stats.plan import GatingMetric
 
 CLIP = 2.5
 CLIPPED_VARIANCE = 0.9776  # of a standard normal variable clipped at 2.5
@@ -51,7 +51,7 @@ class Scale:
         return found
 
 
-def read(archive: pd.DataFrame | None, metrics: Sequence[Tested]) -> History:
+def read(archive: pd.DataFrame | None, metrics: Sequence[GatingMetric]) -> History:
     """Archive [pair_id, kind, metric, window, d, c_probe?, valid?, ...] as a History of its last 120 pairs.
 
     Raises InvalidRun when columns are missing, a kind is unknown, a row is there twice, or several
