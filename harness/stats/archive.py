@@ -170,7 +170,7 @@ def read(path: Path) -> pd.DataFrame:
         return _frame(frame)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise InvalidRun(
-            f"{path}: a column has another type than an archive's ({error}); move it away"
+            f"{path}: a column has another type than an archive's ({' '.join(str(error).split())}); move it away"
         ) from None
 
 

@@ -110,12 +110,16 @@ def _frame(values: pd.DataFrame) -> pd.DataFrame:
         raise InvalidRun(
             f"arm {wrong_arms[0]!r} is neither A nor B; label baseline runs A and candidate runs B"
         )
+    value = pd.to_numeric(given["value"], errors="coerce").astype(np.float64)
+    words = given["value"][value.isna() & given["value"].notna()]
+    if len(words):
+        raise InvalidRun(f"value {words.iloc[0]!r} is no number; give ms, s, tokens/s or a ratio")
     frame = given.assign(
         pair_id=pair_id.astype(np.int64),
         arm=given["arm"].astype(str),
         metric=given["metric"].astype(str),
         window=given["window"].astype(str),
-        value=pd.to_numeric(given["value"], errors="coerce").astype(np.float64),
+        value=value,
         n=pd.to_numeric(given["n"], errors="coerce").astype(np.float64),
     )
     arms = frame.groupby("pair_id")["arm"].nunique()
