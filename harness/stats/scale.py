@@ -70,12 +70,17 @@ def read(archive: pd.DataFrame | None, metrics: Sequence[GatingMetric]) -> Histo
     kinds = sorted(set(map(str, frame["kind"].unique())) - set(WEIGHT))
     if kinds:
         raise InvalidRun(f"archive has rows of kind {kinds[0]!r}; kinds are aa and residual")
+    age = pd.to_numeric(frame["pair_id"], errors="coerce")
+    if age.isna().any():
+        raise InvalidRun(
+            f"archive: pair_id {frame['pair_id'][age.isna()].iloc[0]} is no number; it is the order of age"
+        )
     column = {tested.key: j for j, tested in enumerate(metrics)}
     at = np.array(
         [column.get(key, -1) for key in zip(frame["metric"], frame["window"], strict=True)], np.int64
     )
-    ours, at = frame[at >= 0], at[at >= 0]
-    rows = list(zip(ours["pair_id"].tolist(), ours["kind"].tolist(), strict=True))
+    ours, ages, at = frame[at >= 0], age.to_numpy()[at >= 0], at[at >= 0]
+    rows = list(zip(ages.tolist(), ours["kind"].tolist(), strict=True))
     keys = sorted(set(rows))
     place = {key: i for i, key in enumerate(keys)}
     cell = (np.array([place[key] for key in rows], np.int64), at)

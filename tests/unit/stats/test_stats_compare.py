@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -360,3 +362,10 @@ def test_worst_of_several():
     assert compare.worst(["regression", "inconclusive", "pass"]) == "regression"
     assert compare.worst(["invalid", "regression"]) == "invalid"
     assert compare.worst(["invalid", "fail"]) == "fail"
+
+
+def test_importing_it_loads_no_statistics_package():
+    """`squall run` pays for none: they take seconds to import."""
+    code = "import sys, harness.stats.compare, harness.stats.archive; print({'scipy', 'statsmodels'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

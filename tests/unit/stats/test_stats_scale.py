@@ -128,3 +128,11 @@ def test_no_share_without_probes_or_with_few():
     assert scale.probe_share(none, scale.of(none)).tolist() == [0.0]
     few = scale.read(frame(d, c_probe=[*d[:11], *[float("nan")] * 49]), ONE)
     assert scale.probe_share(few, scale.of(few)).tolist() == [0.0]
+
+
+def test_ages_are_numbers_whatever_the_index():
+    both = pd.concat([frame([0.1] * 12), frame([0.2] * 12, first=12)])
+    assert scale.read(both, ONE).d[:, 0].tolist() == [0.1] * 12 + [0.2] * 12
+    assert len(scale.read(both.assign(pair_id=both["pair_id"].astype(str)), ONE)) == 24
+    with pytest.raises(InvalidRun, match="pair_id x is no number"):
+        scale.read(both.assign(pair_id="x"), ONE)
