@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.stats import estimate as estimating
 from harness.stats import scale
+from harness.stats.estimate import Estimate
 from harness.stats.looks import Result
 from harness.stats.pairs import TAIL_REQUESTS, Bools, Floats, Pairs
 from harness.stats.plan import GatingMetric
@@ -38,8 +39,6 @@ def tested(pairs: Pairs, metrics: Sequence[GatingMetric], n: int) -> Bools:
 
 def rows(result: Result, pairs: Pairs, metrics: Sequence[GatingMetric], noise: Scale) -> list[dict[str, Any]]:
     """`metrics` of verdict.json, in the plan's order. p_improvement is p_regression with the arms swapped."""
-    from scipy.stats import t
-
     n = result.look.n
     only_seen = observed(pairs, metrics, n)
     part = [j for j, one in enumerate(result.tested) if one]
@@ -55,7 +54,7 @@ def rows(result: Result, pairs: Pairs, metrics: Sequence[GatingMetric], noise: S
         if j in part:
             k = part.index(j)
             e = result.estimate
-            row |= _shift(one.sign, float(e.m[k]), float(e.se[k] * t.isf(0.025, e.df[k])))
+            row |= _shift(one.sign, float(e.m[k]), reach(e, k))
             row |= {
                 "p_regression": float(e.p_reg[k]), "p_improvement": float(e.p_imp[k]), "status": result.statuses[k],
                 "mde_ratio": float(result.mde[k]), "more_pairs": result.more_pairs[k], "note": result.notes[k],
@@ -63,7 +62,7 @@ def rows(result: Result, pairs: Pairs, metrics: Sequence[GatingMetric], noise: S
         elif only_seen[j]:
             only = Scale(noise.s0[[j]], noise.nu0[[j]], noise.pairs[[j]])
             e = estimating.of(pairs.d[:n, [j]], only)
-            row |= _shift(one.sign, float(e.m[0]), float(e.se[0] * t.isf(0.025, e.df[0])))
+            row |= _shift(one.sign, float(e.m[0]), reach(e, 0))
             row |= {
                 "status": "observe",
                 "note": f"observe only: a run has fewer than {TAIL_REQUESTS} requests",
@@ -71,6 +70,11 @@ def rows(result: Result, pairs: Pairs, metrics: Sequence[GatingMetric], noise: S
         else:
             row |= {"status": NOT_RECOVERED, "note": "a run did not recover before it ended"}
     return rows
+
+
+def reach(estimate: Estimate, k: int) -> float:
+    """Half of the 95% interval of shift k."""
+    return float(estimate.se[k] * estimating.upper_point(0.025, float(estimate.df[k])))
 
 
 def _shift(sign: int, m: float, reach: float) -> dict[str, float]:

@@ -88,13 +88,11 @@ def verdicts(
     regression: p, Holm-adjusted over `size` pre-registered metrics, below alpha and the shift at least the
     floor; improvement: the same the other way; pass: the upper bound at level beta below the margin.
     """
-    from scipy.stats import t
-
     worse = holm(estimate.p_reg, size) < look.alpha
     better = holm(estimate.p_imp, size) < look.alpha
     floor = np.log1p([one.floor for one in metrics])
     margin = np.log1p([one.margin for one in metrics])
-    passes = estimate.m + t.isf(look.beta, estimate.df) * estimate.se < margin
+    passes = estimate.m + estimating.upper_point(look.beta, estimate.df) * estimate.se < margin
     regression = worse & (estimate.m >= floor)
     improvement = better & (-estimate.m >= floor)
     statuses = np.select(
@@ -128,9 +126,7 @@ def overall(statuses: Sequence[str]) -> str:
 
 def _reach(df: Floats, look: Look, size: int) -> Floats:
     """Standard errors between no change and one that is named with 90% power."""
-    from scipy.stats import t
-
-    return np.asarray(t.isf(look.alpha / size, df) + t.ppf(POWER, df))
+    return estimating.upper_point(look.alpha / size, df) + estimating.upper_point(1 - POWER, df)
 
 
 def smallest_found(estimate: Estimate, look: Look, size: int) -> Floats:

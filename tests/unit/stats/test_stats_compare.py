@@ -300,6 +300,30 @@ def test_bad_data_is_invalid_with_a_reason_on_one_line(change, said, earlier):
     assert json.loads(to_bytes(verdict.to_dict()))["exit_code"] == verdict.exit_code
 
 
+def spoil(values, kind, at, pick):
+    """One thing wrong in row `at`."""
+    if kind == "drop":
+        return values.drop(index=at)
+    if kind == "twice":
+        return pd.concat([values, values.loc[[at]]])
+    column, bad = {
+        "value": ("value", [float("nan"), float("inf"), -float("inf"), -1.0]),
+        "arm": ("arm", ["C", "", "a", None]),
+        "pair": ("pair_id", [99, 0.5, float("nan"), -7]),
+    }[kind]
+    return values.astype({column: object}).assign(
+        **{column: values[column].astype(object).where(values.index != at, bad[pick % 4])}
+    )
+
+
+@given(st.sampled_from(["drop", "twice", "value", "arm", "pair"]), st.integers(0, 119), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_one_spoilt_row_is_never_a_pass(kind, at, pick):
+    values, earlier = session(5), archive(30)
+    assert judge(values, earlier, fixed(5)).exit_code == 0
+    assert judge(spoil(values, kind, at, pick), earlier, fixed(5)).exit_code in (1, 3, 4)
+
+
 def test_an_archive_that_is_none_is_invalid():
     verdict = judge(session(5), archive(60).drop(columns="d"))
     assert (verdict.status, verdict.reasons) == (

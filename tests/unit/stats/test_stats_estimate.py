@@ -94,3 +94,9 @@ def test_columns_are_alone(monkeypatch):
     monkeypatch.setattr(norms, "estimate_location", stubborn)
     d = np.array([[0.1, 10.0], [0.2, 20.0], [0.3, 99.0]])
     assert estimate.location(d, np.array([1.0, 1.0])) == pytest.approx([0.2, 20.0])
+
+
+@given(st.floats(-50, 50), st.floats(1, 200), st.floats(1e-9, 1 - 1e-9))
+def test_tails_and_points_are_scipys(x, df, p):
+    assert estimate.upper_tail(np.array([x]), df)[0] == pytest.approx(stats.t.sf(x, df), rel=1e-12)
+    assert float(estimate.upper_point(p, df)) == pytest.approx(stats.t.isf(p, df), rel=1e-9, abs=1e-12)
