@@ -6,79 +6,23 @@ docs/detection.md; each step has a module: pairs, scale, estimate, guard, looks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from harness.core.errors import Exit, InvalidRun
+from harness.core.errors import InvalidRun
 from harness.stats import findings, looks, scale
 from harness.stats import pairs as pairing
+from harness.stats.comparison import CODES, Verdict, worst
 from harness.stats.counts import judge_counts
 from harness.stats.findings import NOT_RECOVERED
 from harness.stats.pairs import Pairs
 from harness.stats.plan import Plan, fixed
 from harness.stats.scale import History
-from harness.stats.verdict import SCHEMA, rounded_tree
 
-__all__ = ["Plan", "Verdict", "fixed", "judge", "judge_counts"]
-
-CODES = {
-    "pass": Exit.PASS,
-    "improvement": Exit.PASS,
-    "fail": Exit.FAIL,
-    "regression": Exit.FAIL,
-    "inconclusive": Exit.INCONCLUSIVE,
-    "invalid": Exit.INVALID,
-}
-SEVERITY = ("fail", "invalid", "regression", "inconclusive", "improvement", "pass")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A comparison's verdict; verdict.json is `to_dict()`.
-
-    rows: one for each gating metric. pairs_used: those that the deciding look saw. What files alone can
-    tell (run ids, gates, ...) the caller adds with dataclasses.replace.
-    """
-
-    status: str  # pass | fail | improvement | regression | inconclusive | invalid
-    pairs_used: int
-    rows: tuple[Mapping[str, Any], ...] = ()
-    reasons: tuple[str, ...] = ()
-    invariants: tuple[Mapping[str, Any], ...] = ()
-    run_ids: tuple[str, ...] = ()
-    gates: tuple[Mapping[str, Any], ...] = ()
-    known: tuple[Mapping[str, Any], ...] = ()
-    faults: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        return int(CODES[self.status])
-
-    def to_dict(self) -> dict[str, Any]:
-        """verdict.json as plain data, rounded."""
-        tree = {
-            "schema": SCHEMA,
-            "status": self.status,
-            "exit_code": self.exit_code,
-            "pairs_used": self.pairs_used,
-            "run_ids": self.run_ids,
-            "metrics": self.rows,
-            "gates": self.gates,
-            "invariants": self.invariants,
-            "known": self.known,
-            "faults": self.faults,
-            "reasons": self.reasons,
-        }
-        rounded: dict[str, Any] = rounded_tree(tree)
-        return rounded
-
-
-def worst(statuses: Sequence[str]) -> str:
-    """The status of several judgements together: broken invariant, invalid, regression, inconclusive, pass."""
-    return min(statuses, key=SEVERITY.index)
+__all__ = ["CODES", "Plan", "Verdict", "fixed", "judge", "judge_counts", "worst"]
 
 
 def judge(
