@@ -38,11 +38,13 @@ class Result:
 
 
 def at(
-    look: Look, d: Floats, metrics: Sequence[GatingMetric], tested: Bools, history: History, scale: Scale
-) -> Result:
+    look: Look, last: Look, d: Floats, metrics: Sequence[GatingMetric], tested: Bools, history: History,
+    scale: Scale,
+) -> Result:  # fmt: skip
     """The look at d, shape (pairs, metrics), of which the first look.n pairs count.
 
-    tested: metrics that take part. The others keep their place in Holm's correction, with p = 1.
+    tested: metrics that take part. The others keep their place in Holm's correction, with p = 1. last: the
+    plan's last look, which more pairs would lead to.
     """
     d = d[: look.n]
     part = [j for j, one in enumerate(tested) if one]
@@ -54,7 +56,7 @@ def at(
     statuses, notes = verdicts(estimate, chosen, look, len(metrics))
     return Result(
         look, tested, overall(statuses), statuses, notes, estimate, guard,
-        smallest_found(estimate, look, len(metrics)), more_pairs(estimate, chosen, statuses, look, len(metrics)),
+        smallest_found(estimate, look, len(metrics)), more_pairs(estimate, chosen, statuses, last, len(metrics)),
     )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ def until_decided(
     for look in looks:
         part = tested(look.n) if look.n <= len(d) else np.zeros(len(metrics), np.bool_)
         if part.any():
-            result = at(look, d, metrics, part, history, scale)
+            result = at(look, looks[-1], d, metrics, part, history, scale)
             if result.status != "inconclusive":
                 break
     return result
@@ -135,12 +137,13 @@ def smallest_found(estimate: Estimate, look: Look, size: int) -> Floats:
 
 
 def more_pairs(
-    estimate: Estimate, metrics: Sequence[GatingMetric], statuses: Sequence[str], look: Look, size: int
+    estimate: Estimate, metrics: Sequence[GatingMetric], statuses: Sequence[str], last: Look, size: int
 ) -> tuple[int | None, ...]:
-    """Pairs beyond these that an open metric needs to name a change of its margin; None where decided."""
+    """Pairs beyond these that an open metric needs to name a change of its margin at the last look's level;
+    None where decided."""
     margin = np.log1p([one.margin for one in metrics])
     variance = np.maximum(estimating.LOSS * estimate.s**2, estimate.se**2 * estimate.n)
-    needed = np.ceil(_reach(estimate.df, look, size) ** 2 * variance / margin**2) - estimate.n
+    needed = np.ceil(_reach(estimate.df, last, size) ** 2 * variance / margin**2) - estimate.n
     return tuple(
         max(1, int(more)) if status == "inconclusive" else None
         for more, status in zip(needed, statuses, strict=True)

@@ -115,3 +115,12 @@ def test_open_with_pairs_between_looks():
 def test_nothing_to_test():
     assert sequence([0.0] * 10, lambda n: np.zeros(1, bool)) is None
     assert sequence([0.0] * 2) is None
+
+
+def test_more_pairs_are_those_of_the_last_look():
+    """An early look's level is strict; who adds pairs gets on to a milder one."""
+    found = sequence([0.1, -0.05, 0.09])
+    e = found.estimate
+    first, last = Plan().spent[0], Plan().spent[-1]
+    assert found.more_pairs == looks.more_pairs(e, [ONE], ["inconclusive"], last, 1)
+    assert found.more_pairs[0] < looks.more_pairs(e, [ONE], ["inconclusive"], first, 1)[0]
