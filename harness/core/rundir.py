@@ -218,6 +218,11 @@ def unfinished(runs: Path) -> list[RunDir]:
     return [run for run in all_runs(runs) if not run.restored.exists()]
 
 
+def archive(runs: Path, scenario: str, fingerprint_class: str) -> Path:
+    """The archive of noise for runs of one scenario on one kind of machine."""
+    return runs / "archive" / scenario / fingerprint_class / "archive.parquet"
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file so that a reader or a crash sees the old or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
