@@ -66,6 +66,18 @@ class Response:
         options = {part.strip().lower() for part in ",".join(self.headers.get("connection", [])).split(",")}
         return "close" not in options and (self.version == 1 or "keep-alive" in options)
 
+    @property
+    def between_chunks(self) -> bool:
+        """Does the next piece begin a chunk of the body?"""
+        return self.framing == "chunked" and not (
+            self._left
+            or self._crlf
+            or self._buffer
+            or self._trailers
+            or self.complete
+            or self.error is not None
+        )
+
     def header(self, name: str) -> str | None:
         """A field's value, its lines joined as RFC 9110 section 5.3 says; None when absent."""
         values = self.headers.get(name.lower())
@@ -168,11 +180,10 @@ class Response:
             self.framing = "close"
 
     def _chunked(self, piece: bytes) -> bytes:
-        if not self._left and not self._crlf and not self._buffer and not self._trailers:
-            line = piece[: piece.find(b"\r\n", 0, 5)]  # one whole chunk in one piece: the usual case
-            size = _USUAL_SIZES.get(line)
-            if size is not None and len(piece) == len(line) + size + 4 and piece[-2:] == b"\r\n":
-                return piece[len(line) + 2 : -2]
+        if self.between_chunks:
+            body = whole_chunk(piece)  # the usual case
+            if body:
+                return body
         return self._chunks(piece)
 
     def _chunks(self, piece: bytes) -> bytes:
@@ -233,6 +244,15 @@ class Response:
             if isinstance(reason := _parse_fields([line]), str) or self._skip > MAX_HEAD:
                 self.error = reason if isinstance(reason, str) else f"trailers of more than {MAX_HEAD} bytes"
                 return body
+
+
+def whole_chunk(data: bytes) -> bytes:
+    """What a piece holds that is exactly one chunk of usual size, which isn't the last one; else nothing."""
+    line = data[: data.find(b"\r\n", 0, 5)]
+    size = _USUAL_SIZES.get(line)
+    if size is None or len(data) != len(line) + size + 4 or data[-2:] != b"\r\n":
+        return b""
+    return data[len(line) + 2 : -2]
 
 
 def _head_end(data: bytes) -> int | None:

@@ -1,0 +1,78 @@
+"""What a connection read, piece by piece, and the two questions that make most pieces cheap.
+
+Most pieces of a stream are one whole chunk that holds one event, and most events differ from the one before
+in their word only. `whole` finds such chunks, `run` follows the words; what they pass over need be neither
+framed nor decoded. The reactor has the same class in C (reactor/capture.c); a property test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harness.core import words
+from harness.traffic import stamps
+from harness.traffic.http1 import whole_chunk
+
+_WORDS = tuple(word.encode() for word in words.WORDS)
+
+
+class Like(NamedTuple):
+    """The events that may follow a given one: `before`, then a text, then `after`.
+
+    step > 0: the text is word number (start + i * step) mod P of the witness, for i = 0, 1, ... below
+    `limit`. step 0: any text of printable ASCII without quotes and backslashes.
+    """
+
+    before: bytes
+    after: bytes
+    start: int = 0
+    step: int = 0
+    limit: int = 1 << 62
+
+
+class Pieces(list[stamps.Piece]):
+    """Pieces in the order in which they were read."""
+
+    def whole(self, index: int) -> int:
+        """How many pieces from `index` on are exactly one chunk each, not the last one of the body."""
+        count = len(self)
+        for n in range(index, count):
+            if not whole_chunk(self[n][1]):
+                return n - index
+        return count - index
+
+    def body(self, index: int) -> bytes:
+        """What the chunk of a whole piece holds."""
+        return whole_chunk(self[index][1])
+
+    def run(self, index: int, end: int, like: Like) -> int:
+        """How many of the whole pieces from `index` up to `end` hold one event each, as `like` says."""
+        head, tail = b"data: " + like.before, like.after + b"\n\n\r\n"
+        if like.step == 0:
+            return self._any(index, end, head, tail)
+        size = len(head) + 4 + len(tail) - 2
+        lines = (b"%x\r\n%s" % (size, head), b"%X\r\n%s" % (size, head))
+        at, upto = like.start, min(end, index + like.limit)
+        for n in range(index, upto):
+            data, word = self[n][1], _WORDS[at]
+            if data != lines[0] + word + tail and data != lines[1] + word + tail:
+                return n - index
+            at = (at + like.step) % words.P
+        return max(0, upto - index)
+
+    def _any(self, index: int, end: int, head: bytes, tail: bytes) -> int:
+        upto = -len(tail) + 2
+        for n in range(index, end):
+            body = whole_chunk(self[n][1])
+            text = body[len(head) : upto]
+            if not (text and body.startswith(head) and body[upto:] == tail[:-2] and _plain(text)):
+                return n - index
+        return max(0, end - index)
+
+    def times(self, start_ns: int, offset_start_ns: int, offset_end_ns: int) -> list[int]:
+        """Receive times; see stamps.resolve."""
+        return stamps.resolve(self, start_ns, offset_start_ns, offset_end_ns)
+
+
+def _plain(text: bytes) -> bool:
+    return text.isascii() and text.decode("ascii").isprintable() and b'"' not in text and b"\\" not in text
