@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.traffic import stamps
 from harness.traffic.http1 import Response
-from harness.traffic.pieces import Pieces
+from harness.traffic.pieces import Pieces, Received
 from harness.traffic.transcript import End, Part, Transcript
 
 Watch = Callable[[int, bytes], bool]
@@ -36,7 +36,7 @@ class Exchange:
 
     def reset(self) -> None:
         """Forget an answer's pieces."""
-        self.pieces = Pieces()
+        self.pieces: Received = Pieces()  # the receiver's
         self.bodies: list[Part] = []
         self.response = Response()
         self.fed = 0  # pieces that the framing has seen

@@ -15,7 +15,7 @@ import msgspec
 from harness.core.records import VIOLATIONS, Outcome
 from harness.traffic import chunks, sse
 from harness.traffic.chain import Chain
-from harness.traffic.pieces import Like, Pieces
+from harness.traffic.pieces import Like, Received
 from harness.traffic.transcript import Expectation, Findings, Part, Transcript
 
 LATE_NS = 5_000_000  # a coalesced chunk whose time may be off by more counts against the generator
@@ -61,7 +61,7 @@ class Reader:
         self.tokens = 0
         self._last = b""  # the last event's data, when it was one right token and nothing else
 
-    def read(self, pieces: Pieces, bodies: Iterable[Part], turn: Callable[[], None] | None = None) -> None:
+    def read(self, pieces: Received, bodies: Iterable[Part], turn: Callable[[], None] | None = None) -> None:
         """Read what framing made of the pieces; `turn` is called now and then when that takes long."""
         fed = 0
         for index, part in bodies:
@@ -75,7 +75,7 @@ class Reader:
                         turn()
                 at += count
 
-    def _run(self, pieces: Pieces, index: int, end: int) -> int:
+    def _run(self, pieces: Received, index: int, end: int) -> int:
         """Take the pieces that are like the last event; how many."""
         like = self.like()
         count = pieces.run(index, end, like) if like is not None else 0

@@ -7,7 +7,7 @@ framed nor decoded. The reactor has the same class in C (reactor/capture.c); a p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, SupportsIndex
 
 from harness.core import words
 from harness.traffic import stamps
@@ -30,8 +30,24 @@ class Like(NamedTuple):
     limit: int = 1 << 62
 
 
+class Received(Protocol):
+    """The pieces of one answer in the order in which they were read: Pieces, or the reactor's Capture."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: SupportsIndex, /) -> stamps.Piece: ...
+
+    def whole(self, index: int, /) -> int: ...
+
+    def body(self, index: int, /) -> bytes: ...
+
+    def run(self, index: int, end: int, like: Like, /) -> int: ...
+
+    def times(self, start_ns: int, offset_start_ns: int, offset_end_ns: int, /) -> list[int]: ...
+
+
 class Pieces(list[stamps.Piece]):
-    """Pieces in the order in which they were read."""
+    """What the hub engine keeps."""
 
     def whole(self, index: int) -> int:
         """How many pieces from `index` on are exactly one chunk each, not the last one of the body."""

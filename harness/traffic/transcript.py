@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from harness.core.records import Outcome
-from harness.traffic.pieces import Pieces
+from harness.traffic.pieces import Pieces, Received
 
 End = Literal[
     "complete",  # the whole response message arrived
@@ -54,7 +54,7 @@ class Transcript:
     error: str | None = None
     body_complete: bool = False
     cancel_ns: int | None = None  # when we cancelled; what came later came to a client that had left
-    pieces: Pieces = field(default_factory=Pieces)
+    pieces: Received = field(default_factory=Pieces)
 
     def body(self) -> bytes:
         """All of it."""
