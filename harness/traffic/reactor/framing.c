@@ -128,6 +128,10 @@ void framing_feed(framing_t *framing, const char *bytes, size_t from, size_t to)
     }
 }
 
+int framing_wants_look(const framing_t *framing) {
+    return framing->state == FRAMING_HEAD || framing->state == FRAMING_END || framing->state == FRAMING_ODD;
+}
+
 int framing_whole(const char *piece, size_t size, size_t *data, size_t *length) {
     size_t digits = 0, value = 0;
     while (digits < size && digits < USUAL_DIGITS && hex((unsigned char)piece[digits]) >= 0)

@@ -21,6 +21,9 @@ void framing_reset(framing_t *framing);
 /* Read the bytes [from, to) of an answer that begins at `bytes`. */
 void framing_feed(framing_t *framing, const char *bytes, size_t from, size_t to);
 
+/* Must Python look: is the answer over, or may it be? */
+int framing_wants_look(const framing_t *framing);
+
 /* Length of a head that ends within the first `size` bytes, empty line included; 0: there is none yet. */
 size_t framing_head_size(const char *bytes, size_t size);
 

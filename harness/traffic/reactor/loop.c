@@ -178,9 +178,8 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
     pace->joined += line->framing.state == FRAMING_SIZE && from && !framing_whole(to, (size_t)size, &data, &length);
-    const enum framing_state state = line->framing.state;
     pthread_mutex_unlock(&capture->lock);
-    return line->eager || state == FRAMING_HEAD || state == FRAMING_END || state == FRAMING_ODD ? LINE_LOOK : 0;
+    return line->eager || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
 }
 
 static void serve(loop_t *loop, line_t *line, int64_t since_ns, pace_t *pace) {

@@ -381,6 +381,44 @@ static PyType_Spec reactor_spec = {"harness.traffic.reactor._native.Reactor", si
 
 /* --- the module --- */
 
+/* looks(pieces): after which of them the thread wakes Python, as a list of bool; for tests */
+static PyObject *looks(PyObject *module, PyObject *pieces) {
+    (void)module;
+    const Py_ssize_t count = PyTuple_Check(pieces) ? PyTuple_Size(pieces) : -1;
+    if (count < 0) {
+        PyErr_SetString(PyExc_TypeError, "looks wants a tuple of bytes");
+        return NULL;
+    }
+    framing_t framing;
+    framing_reset(&framing);
+    PyObject *list = PyList_New(count);
+    char *all = NULL;
+    size_t used = 0;
+    for (Py_ssize_t n = 0; list && n < count; n++) {
+        char *data;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(pieces, n), &data, &size)) break;
+        char *larger = PyMem_Realloc(all, used + (size_t)size + 1);
+        if (!larger) {
+            PyErr_NoMemory();
+            break;
+        }
+        all = larger;
+        memcpy(all + used, data, (size_t)size);
+        framing_feed(&framing, all, used, used + (size_t)size);
+        used += (size_t)size;
+        PyList_SetItem(list, n, PyBool_FromLong(framing_wants_look(&framing)));
+    }
+    PyMem_Free(all);
+    if (PyErr_Occurred()) Py_CLEAR(list);
+    return list;
+}
+
+static PyMethodDef functions[] = {
+    {"looks", looks, METH_O, "after which pieces of an answer Python is woken"},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
     if (type && PyModule_AddType(module, type)) Py_CLEAR(type);
@@ -407,7 +445,7 @@ static void tear_down(void *module) {
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, set_up}, {0, NULL}};
 static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_native", "The reactor: receives without the interpreter's lock.", sizeof(state_t), NULL,
+    PyModuleDef_HEAD_INIT, "_native", "The reactor: receives without the interpreter's lock.", sizeof(state_t), functions,
     module_slots, NULL, NULL, tear_down};
 
 PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }
