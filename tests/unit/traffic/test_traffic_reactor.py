@@ -41,15 +41,15 @@ SPOILT = st.sampled_from([
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> bytes:
-    """A right answer, spoilt in up to three places."""
+def answers(draw: st.DrawFn, least: int = 0) -> bytes:
+    """A right answer, spoilt in up to three places, perhaps cut short."""
     data = b"".join([HEAD, *chunked(*witness(KEY, draw(st.integers(0, 4))))])
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.integers(least, 3))):
         at = draw(st.one_of(st.integers(0, len(HEAD) + 8), st.integers(0, len(data))))
         data = (
             data[:at] + draw(st.one_of(SPOILT, st.binary(max_size=4))) + data[at + draw(st.integers(0, 3)) :]
         )
-    return data
+    return data[: draw(st.sampled_from([-7, 150, len(data), len(data), len(data)]))]
 
 
 CUTS = st.one_of(st.just([]), st.lists(st.integers(0, 2000), max_size=12), st.just(list(range(2000))))
@@ -165,7 +165,7 @@ def test_a_reactor_that_is_closed_while_lines_are_open() -> None:
 
 
 SCRIPTS = st.tuples(
-    st.one_of(answers(), STREAMS.map(lambda events: b"".join([HEAD, *chunked(*events)]))), CUTS, st.sampled_from([[], ["close"]])
+    st.one_of(answers(least=1), answers(least=1), STREAMS.map(lambda events: b"".join([HEAD, *chunked(*events)]))), CUTS, st.sampled_from([[], ["close"]])
 )  # fmt: skip
 
 
