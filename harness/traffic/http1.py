@@ -7,7 +7,9 @@ of sockets, of times or of what a body means. No input makes it raise: what can'
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 MAX_HEAD = 65_536  # bytes of one head, 1xx heads counted alone
@@ -153,7 +155,7 @@ class Response:
             return
         self.version, self.status = int(match[1]), int(match[2])
         self.reason = (match[3] or b"").decode("latin-1")
-        fields = _parse_fields(lines[1:])
+        fields = _known_fields(tuple(lines[1:]))
         if isinstance(fields, str):
             self.error, self.status = fields, 0
         else:
@@ -261,7 +263,13 @@ def _head_end(data: bytes) -> int | None:
     return min(ends) if ends else None
 
 
-def _parse_fields(lines: list[bytes]) -> dict[str, list[str]] | str:
+@functools.lru_cache(maxsize=32)
+def _known_fields(lines: tuple[bytes, ...]) -> dict[str, list[str]] | str:
+    """The same fields come with every answer of a second; nobody changes the result."""
+    return _parse_fields(lines)
+
+
+def _parse_fields(lines: Sequence[bytes]) -> dict[str, list[str]] | str:
     """Field lines as lower-case name to values, or why they can't be read."""
     fields: dict[str, list[str]] = {}
     last: list[str] | None = None

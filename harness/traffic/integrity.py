@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import sub
 
 import msgspec
 
@@ -240,13 +240,15 @@ class Reader:
         if not self._events:
             return
         times, start = transcript.times, transcript.start_ns
-        at = [times[index] for index in self._events]
-        found.t_first_ns, found.t_last_ns = at[0], at[-1]
+        found.t_first_ns, found.t_last_ns = times[self._events[0]], times[self._events[-1]]
         # Differences of whole microseconds, so that a stream's gaps add up to its length.
-        gaps = [later // 1000 - earlier // 1000 for earlier, later in pairwise(at)]
+        at_us = [times[index] // 1000 for index in self._events]
+        gaps = list(map(sub, at_us[1:], at_us))
         for position in sorted(self._multiple, reverse=True):
             gaps[position:position] = [0] * (self._multiple[position] - 1)
         found.gaps_us = gaps
+        if len(set(self._events)) == len(self._events):
+            return
         worst, previous = 0, -1
         for index in self._events:
             if index == previous:

@@ -51,10 +51,14 @@ class Pieces(list[stamps.Piece]):
 
     def whole(self, index: int) -> int:
         """How many pieces from `index` on are exactly one chunk each, not the last one of the body."""
-        count = len(self)
+        count, size, line = len(self), 0, b""
         for n in range(index, count):
-            if not whole_chunk(self[n][1]):
+            data = self[n][1]
+            if len(data) == size and data[:5] == line and data[-2:] == b"\r\n":  # as the one before
+                continue
+            if not whole_chunk(data):
                 return n - index
+            size, line = len(data), data[:5]
         return count - index
 
     def body(self, index: int) -> bytes:
@@ -67,13 +71,15 @@ class Pieces(list[stamps.Piece]):
         if like.step == 0:
             return self._any(index, end, head, tail)
         size = len(head) + 4 + len(tail) - 2
-        lines = (b"%x\r\n%s" % (size, head), b"%X\r\n%s" % (size, head))
-        at, upto = like.start, min(end, index + like.limit)
+        lower, upper = b"%x\r\n%s" % (size, head), b"%X\r\n%s" % (size, head)
+        at, step, upto = like.start, like.step, min(end, index + like.limit)
         for n in range(index, upto):
-            data, word = self[n][1], _WORDS[at]
-            if data != lines[0] + word + tail and data != lines[1] + word + tail:
-                return n - index
-            at = (at + like.step) % words.P
+            data, rest = self[n][1], _WORDS[at] + tail
+            if data != lower + rest:
+                if data != upper + rest:
+                    return n - index
+                lower, upper = upper, lower  # tried first from now on
+            at = (at + step) % words.P
         return max(0, upto - index)
 
     def _any(self, index: int, end: int, head: bytes, tail: bytes) -> int:

@@ -58,7 +58,7 @@ class Parser:
     @property
     def clean(self) -> bool:
         """Does the next piece begin a block, with nothing left of the one before?"""
-        return not (self._block or self._pending or self._skip_lf or self._start or self.overflow)
+        return not (self._block or self._pending or self._skip_lf or self.overflow)
 
     def single(self, piece: bytes) -> bytes | None:
         """The data of the one unnamed event that the piece is, the usual case; None: `feed` it."""
@@ -69,6 +69,7 @@ class Parser:
             and b"\r" not in piece
             and self.clean
         ):
+            self._start = False
             return piece[6:-2]
         return None
 

@@ -14,11 +14,11 @@
 #include <unistd.h>
 
 enum { MAX_READY = 512, BUSY_READY = 3, SOME_COALESCED = 50 };
-static const int64_t ROUND_NS = 1000000, SECOND_NS = 1000000000;
+static const int64_t ROUND_NS = 1000000, ON_TIME_NS = 2 * ROUND_NS, QUIET_NS = 200 * ROUND_NS, SECOND_NS = 1000000000;
 
 /* How busy it is: above BUSY_READY ready sockets a millisecond the thread sleeps through each millisecond
    and reads what came, because the kernel's stamps say when; it costs fewer wake-ups. Where that makes
-   chunks of one stream arrive together it is left off for a while. */
+   chunks of one stream arrive together, although it woke up on time, it is left off for a while. */
 typedef struct {
     int64_t since_ns, quiet_until_ns;
     int ready, pieces, joined;
@@ -174,10 +174,12 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     }
     const size_t from = capture->used;
     size_t data, length;
-    capture_append(capture, (size_t)size, stamp_ns(&message), now_ns(), since_ns);
+    const int64_t read_ns = now_ns();
+    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, since_ns);
     framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
-    pace->joined += line->framing.state == FRAMING_SIZE && from && !framing_whole(to, (size_t)size, &data, &length);
+    pace->joined += line->framing.state == FRAMING_SIZE && from && read_ns - since_ns < ON_TIME_NS &&
+                    !framing_whole(to, (size_t)size, &data, &length);
     pthread_mutex_unlock(&capture->lock);
     return line->eager || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
 }
@@ -223,7 +225,7 @@ static void free_closed(loop_t *loop) {
 static void look_at_pace(pace_t *pace, int64_t now) {
     const int64_t passed = now - pace->since_ns;
     if (passed < 10 * ROUND_NS) return;
-    if (pace->joined * SOME_COALESCED > pace->pieces) pace->quiet_until_ns = now + SECOND_NS;
+    if (pace->joined * SOME_COALESCED > pace->pieces) pace->quiet_until_ns = now + QUIET_NS;
     pace->busy = now >= pace->quiet_until_ns && pace->ready * ROUND_NS > BUSY_READY * passed;
     pace->since_ns = now;
     pace->ready = pace->pieces = pace->joined = 0;

@@ -93,7 +93,7 @@ def test_most_events_of_a_usual_stream_are_not_decoded(want: Expectation, monkey
     monkeypatch.setattr(Reader, "feed", noting)
     found = judge(exchange(filled([HEAD, *chunked(*witness(KEY, N))])).transcript(), want)
     assert (found.outcome, found.tokens_received, len(found.gaps_us)) == ("ok", N, N - 1)
-    assert fed == [1, 2, N, N + 1, N + 2]  # the first two (one begins the stream), finish, usage, [DONE]
+    assert fed == [1, N, N + 1, N + 2]  # the first, finish, usage, [DONE]
 
 
 def test_run_follows_the_words_and_stops_at_the_first_that_is_none() -> None:
