@@ -227,6 +227,25 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
     wasted_max: float | None = None
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the load generator was asked to send in a window and what it sent, and what hiding the wait would
+    hide: times to first token from sending and from when the request was due. None: unknown."""
+
+    loop: str  # open | closed
+    window: str
+    unit: str  # requests/s | users
+    asked: float | None = None
+    delivered: float | None = None
+    ratio: float | None = None
+    late_ratio: float | None = None
+    wait_p99_ms: float | None = None
+    wait_max_ms: float | None = None
+    unsent: int | None = None
+    held: bool = False  # by max_in_flight
+    ttft_p99_ms: float | None = None
+    ttft_p99_due_ms: float | None = None
+
+
 class Teller(msgspec.Struct, frozen=True, kw_only=True):
     """Who counts cancellations, and how many in the measured part. None: unknown."""
 
@@ -388,6 +407,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[Fault] = []
     cancels: list[Cancel] = []
     cancel_tellers: list[Teller] = []
+    sent: list[Sent] = []
     metrics: Metrics = Metrics()
     gates: list[Gate] = []
     invariants: list[Invariant] = []

@@ -25,7 +25,7 @@ def render(data: ReportData) -> str:
     sections = [
         _head(data), *markdown_comparison.sections(data), _losses(data), _faults(data), _drains(data), _cancels(data), _gates(data), _broken(data),
         _violations(data),
-        _again(data), _metrics(data), _rest(data),
+        _again(data), _sent(data), _metrics(data), _rest(data),
     ]  # fmt: skip
     kept: list[str] = []
     left_out = False
@@ -108,6 +108,31 @@ def _cancels(data: ReportData) -> str:
         [code(one.name), text.quantity(one.count, "count")] for one in data.cancel_tellers
     ))  # fmt: skip
     return f"### Cancellations\n\n{rows}\n\n{tellers}"
+
+
+def _sent(data: ReportData) -> str:
+    if not data.sent:
+        return ""
+    head = [
+        "Loop",
+        "Window",
+        ">Asked for",
+        ">Sent",
+        "",
+        ">Late",
+        ">Wait p99",
+        ">Never sent",
+        ">TTFT p99",
+        ">from due",
+    ]
+    rows = (
+        [one.loop, code(one.window), text.quantity(one.asked, "count"), text.quantity(one.delivered, "count"),
+         one.unit + (", held by max_in_flight" if one.held else ""), text.percent(one.late_ratio),
+         *("–" if ms is None else text.quantity(ms, "ms") for ms in (one.wait_p99_ms,)), text.count(one.unsent),
+         *("–" if ms is None else text.quantity(ms, "ms") for ms in (one.ttft_p99_ms, one.ttft_p99_due_ms))]
+        for one in data.sent[:MAX_ROWS]
+    )  # fmt: skip
+    return f"### Load asked for and sent\n\n{table(head, rows)}{_more(len(data.sent))}"
 
 
 def _more(total: int) -> str:

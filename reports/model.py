@@ -18,7 +18,7 @@ import yaml
 from harness.core import config
 from harness.core.records import VIOLATIONS
 from harness.core.rundir import RunDir
-from harness.stats.analysis import Analysis, GateResult
+from harness.stats.analysis import Analysis, Delivery, GateResult
 from harness.stats.invariants import generator_figures
 from harness.stats.metrics import METRICS
 from reports import cards, glossary, text, timeline
@@ -36,6 +36,7 @@ from reports.data import (
     Quality,
     ReportData,
     Run,
+    Sent,
     Teller,
     Verdict,
     Violation,
@@ -57,6 +58,7 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         faults=faults,
         cancels=[Cancel(**dataclasses.asdict(one)) for one in analysis.cancels],
         cancel_tellers=[Teller(name=one.teller, count=one.count) for one in analysis.cancel_counts],
+        sent=[_sent(analysis, one) for one in analysis.delivery],
         metrics=_metrics(analysis),
         gates=[_gate(gate) for gate in analysis.gates],
         invariants=_invariants(analysis),
@@ -194,6 +196,16 @@ def _violations(analysis: Analysis) -> list[Violation]:
                                about=glossary.ABOUT.get(str(name), "")))  # fmt: skip
     order = {name: n for n, name in enumerate(VIOLATIONS)}
     return sorted(found, key=lambda one: (-one.count, order.get(one.name, len(order))))
+
+
+def _sent(analysis: Analysis, one: Delivery) -> Sent:
+    values = analysis.metrics.get(one.window, {})
+    return Sent(
+        loop=one.loop, window=one.window, unit=one.unit, asked=one.asked, delivered=one.delivered, ratio=one.ratio,
+        late_ratio=one.late_ratio, wait_p99_ms=one.wait_p99_ms, wait_max_ms=one.wait_max_ms, unsent=one.unsent,
+        held=one.held, ttft_p99_ms=_float(values.get("ttft_p99_ms")),
+        ttft_p99_due_ms=_float(values.get("ttft_p99_due_ms")),
+    )  # fmt: skip
 
 
 def _quality(analysis: Analysis) -> list[Quality]:

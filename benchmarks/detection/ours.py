@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from benchmarks.detection.generate import METRICS, Experiments, Floats
-from harness.stats import looks, scale
+from benchmarks.detection.generate import METRICS, SIGNS, Experiments, Floats
+from harness.core import clock
+from harness.stats import guard, looks, scale
+from harness.stats.compare import judge
 from harness.stats.plan import Plan
 from harness.stats.scale import History
 
@@ -65,3 +68,40 @@ def residuals(made: Experiments) -> History:
     """An archive of residuals between consecutive pairs of each night."""
     d = (np.diff(made.d, axis=1) / np.sqrt(2)).reshape(-1, made.d.shape[2])
     return History(d, np.zeros(len(d), np.bool_), np.full(len(d), np.nan))
+
+
+def frames(pairs: int, archived: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Values and archive of equal systems with 5% noise, as judge takes them."""
+    rng = np.random.default_rng(1)
+    rows = [
+        (pair, arm, one.metric, one.window, 0.5 * np.exp(rng.normal(0, 0.05)), 2000)
+        for pair in range(pairs)
+        for arm in "AB"
+        for one in METRICS
+    ]
+    past = [
+        (pair, "aa", one.metric, one.window, sign * rng.normal(0, 0.07))
+        for pair in range(archived)
+        for one, sign in zip(METRICS, SIGNS, strict=True)
+    ]
+    return (
+        pd.DataFrame(rows, columns=["pair_id", "arm", "metric", "window", "value", "n"]),
+        pd.DataFrame(past, columns=["pair_id", "kind", "metric", "window", "d"]),
+    )
+
+
+def speed() -> str:
+    """ms for a verdict on 10 pairs x 12 metrics and an archive of 120: with the guard's reference, and again."""
+    values, archive = frames(10, 120)
+    judge(values, archive.iloc[:0])  # imports
+    first, again = [], []
+    for _ in range(5):
+        guard.reference.cache_clear()
+        for times in (first, again):
+            began = clock.now_ns()
+            verdict = judge(values, archive)
+            times.append((clock.now_ns() - began) / clock.MS)
+    return (
+        f"A verdict on 10 pairs x 12 metrics, {verdict.pairs_used} pairs used: {np.median(first):.0f} ms with the "
+        f"guard's reference, {np.median(again):.0f} ms once it is known (median of 5)."
+    )

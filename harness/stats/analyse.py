@@ -14,6 +14,7 @@ from harness.core.clock import NS
 from harness.core.rundir import RunDir
 from harness.stats import cancels as cancelling
 from harness.stats import (
+    delivery,
     events,
     gates,
     health,
@@ -74,7 +75,11 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
     }
     counts = invariants.count_outcomes(data)
     found, uses = known.violations(data, windows)
-    held = invariants.all_of(data, found, happened, services, entries, counts)
+    sent = delivery.build(data, windows)
+    held = (
+        *invariants.all_of(data, found, happened, services, entries, counts),
+        delivery.invariant(data, sent),
+    )
     results = gates.judge(data.scenario, values)
     invalid = _invalid(data, happened, held, results, services)
     judgement = verdicts.Judgement(
@@ -93,11 +98,12 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
         losses=service.losses(seen, data.requests, happened, services, horizon),
         cancels=cancelling.rows(cancels),
         cancel_counts=cancelling.counted(data, cancels, windows["all"]),
+        delivery=sent,
         invariants=held,
         known=uses,
         gates=results,
         invalid_reasons=tuple(invalid),
-        warnings=_warnings(uses, held, data.manifest.get("dead")),
+        warnings=(*_warnings(uses, held, data.manifest.get("dead")), *delivery.warnings(data, sent)),
         series=series.build(data.requests, seen.hurt, signals, seen.bins),
         verdict=verdicts.build(judgement),
     )

@@ -22,7 +22,7 @@ from harness.core.errors import InvalidRun, UsageError
 from harness.stats import pairs as pairing
 from harness.stats.counts import NAMES
 from harness.stats.pairs import TAIL_REQUESTS, Pairs
-from harness.stats.plan import Tested
+from harness.stats.plan import GatingMetric
 
 SCHEMA = pa.schema(
     [
@@ -53,7 +53,7 @@ def empty() -> pd.DataFrame:
 
 def rows(
     values: pd.DataFrame,
-    metrics: Sequence[Tested],
+    metrics: Sequence[GatingMetric],
     origin: Origin,
     *,
     same: bool,
@@ -100,7 +100,7 @@ def rows(
     )
 
 
-def _countable(found: Pairs, metrics: Sequence[Tested]) -> pairing.Bools:
+def _countable(found: Pairs, metrics: Sequence[GatingMetric]) -> pairing.Bools:
     tail = np.array([one.is_tail for one in metrics])
     countable: pairing.Bools = np.isfinite(found.d) & ~(tail & (found.requests < TAIL_REQUESTS))
     return countable
@@ -170,7 +170,7 @@ def read(path: Path) -> pd.DataFrame:
         return _frame(frame)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise InvalidRun(
-            f"{path}: a column has another type than an archive's ({error}); move it away"
+            f"{path}: a column has another type than an archive's ({' '.join(str(error).split())}); move it away"
         ) from None
 
 

@@ -6,88 +6,23 @@ docs/detection.md; each step has a module: pairs, scale, estimate, guard, looks.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from harness.core.errors import Exit, InvalidRun
-from harness.stats import estimate as estimating
-from harness.stats import looks, scale
+from harness.core.errors import InvalidRun
+from harness.stats import findings, looks, scale
 from harness.stats import pairs as pairing
+from harness.stats.comparison import CODES, Verdict, worst
 from harness.stats.counts import judge_counts
-from harness.stats.looks import Result
-from harness.stats.pairs import TAIL_REQUESTS, Bools, Floats, Pairs
-from harness.stats.plan import Plan, Tested, fixed
-from harness.stats.scale import History, Scale
-from harness.stats.verdict import SCHEMA, rounded_tree
+from harness.stats.findings import NOT_RECOVERED
+from harness.stats.pairs import Pairs
+from harness.stats.plan import Plan, fixed
+from harness.stats.scale import History
 
-__all__ = ["Plan", "Verdict", "fixed", "judge", "judge_counts"]
-
-NOT_RECOVERED = "not_recovered"
-CODES = {
-    "pass": Exit.PASS,
-    "improvement": Exit.PASS,
-    "fail": Exit.FAIL,
-    "regression": Exit.FAIL,
-    "inconclusive": Exit.INCONCLUSIVE,
-    "invalid": Exit.INVALID,
-}
-ROW = (
-    "metric", "window", "unit", "baseline", "candidate", "delta_ratio", "ci_low", "ci_high", "p_regression",
-    "p_improvement", "status", "mde_ratio", "more_pairs", "note",
-)  # fmt: skip
-LOG_LIMIT = 50.0  # e^50 is a number that JSON and people can still write
-SEVERITY = ("fail", "invalid", "regression", "inconclusive", "improvement", "pass")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A comparison's verdict; verdict.json is `to_dict()`.
-
-    rows: one for each gating metric. pairs_used: those that the deciding look saw. What files alone can
-    tell (run ids, gates, ...) the caller adds with dataclasses.replace.
-    """
-
-    status: str  # pass | fail | improvement | regression | inconclusive | invalid
-    pairs_used: int
-    rows: tuple[Mapping[str, Any], ...] = ()
-    reasons: tuple[str, ...] = ()
-    invariants: tuple[Mapping[str, Any], ...] = ()
-    run_ids: tuple[str, ...] = ()
-    gates: tuple[Mapping[str, Any], ...] = ()
-    known: tuple[Mapping[str, Any], ...] = ()
-    faults: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        return int(CODES[self.status])
-
-    def to_dict(self) -> dict[str, Any]:
-        """verdict.json as plain data, rounded."""
-        tree = {
-            "schema": SCHEMA,
-            "status": self.status,
-            "exit_code": self.exit_code,
-            "pairs_used": self.pairs_used,
-            "run_ids": self.run_ids,
-            "metrics": self.rows,
-            "gates": self.gates,
-            "invariants": self.invariants,
-            "known": self.known,
-            "faults": self.faults,
-            "reasons": self.reasons,
-        }
-        rounded: dict[str, Any] = rounded_tree(tree)
-        return rounded
-
-
-def worst(statuses: Sequence[str]) -> str:
-    """The status of several judgements together: broken invariant, invalid, regression, inconclusive, pass."""
-    return min(statuses, key=SEVERITY.index)
+__all__ = ["CODES", "Plan", "Verdict", "fixed", "judge", "judge_counts", "worst"]
 
 
 def judge(
@@ -120,18 +55,18 @@ def judge(
     pairs, history, about_probe = _without_probe(pairs, history)
     noise = scale.of(history)
     result = looks.until_decided(
-        plan.spent, pairs.d, plan.metrics, lambda n: _tested(pairs, plan.metrics, n), history, noise
+        plan.spent, pairs.d, plan.metrics, lambda n: findings.tested(pairs, plan.metrics, n), history, noise
     )
     if result is None:
         status = "fail" if "B" in broken else "invalid"
         why = "no gating metric can be tested: each is absent or of too few requests; compare longer runs"
         return Verdict(status, 0, reasons=(*said, why), invariants=invariants)
-    rows = rows_of(result, pairs, plan.metrics, noise)
+    rows = findings.rows(result, pairs, plan.metrics, noise)
     status = "fail" if "B" in broken else worst([result.status, "inconclusive"]) if broken else result.status
     notes = (
-        *_why(result, rows),
-        *_left_out(rows),
-        *_about_noise(result, history, noise, plan.metrics),
+        *findings.why(result, rows),
+        *findings.left_out(rows),
+        *findings.about_noise(result, history, noise, plan.metrics),
     )
     return Verdict(status, result.look.n, tuple(rows), (*said, *notes, *about_probe), invariants)
 
@@ -187,122 +122,3 @@ def _without_probe(pairs: Pairs, history: History) -> tuple[Pairs, History, tupl
     d = pairs.d - theta * pairs.c[:, None]
     note = f"machine-speed probe used: {int((theta > 0).sum())} of {len(theta)} metrics corrected by up to {theta.max():.2f} of it"
     return replace(pairs, d=d), scale.without_probe(history, theta), (note,)
-
-
-def _observed(pairs: Pairs, metrics: Sequence[Tested], n: int) -> Bools:
-    """p99s of too few requests, in the first n pairs: shown, never tested."""
-    tail = np.array([one.is_tail for one in metrics])
-    few: Bools = tail & (pairs.requests[:n] < TAIL_REQUESTS).any(axis=0) & ~pairs.absent
-    return few
-
-
-def _tested(pairs: Pairs, metrics: Sequence[Tested], n: int) -> Bools:
-    known = np.isfinite(pairs.d[:n]).all(axis=0)
-    tested: Bools = known & ~pairs.absent & ~_observed(pairs, metrics, n)
-    return tested
-
-
-def rows_of(result: Result, pairs: Pairs, metrics: Sequence[Tested], noise: Scale) -> list[dict[str, Any]]:
-    """`metrics` of verdict.json, in the plan's order. p_improvement is p_regression with the arms swapped."""
-    from scipy.stats import t
-
-    n = result.look.n
-    observed = _observed(pairs, metrics, n)
-    part = [j for j, one in enumerate(result.tested) if one]
-    rows = []
-    for j, one in enumerate(metrics):
-        row: dict[str, Any] = dict.fromkeys(ROW)
-        row |= {"metric": one.metric, "window": one.window, "unit": one.unit, "note": ""}
-        rows.append(row)
-        if pairs.absent[j]:
-            row |= {"status": "absent", "note": "in neither arm"}
-            continue
-        row |= {"baseline": _median(pairs.a[:n, j]), "candidate": _median(pairs.b[:n, j])}
-        if j in part:
-            k = part.index(j)
-            e = result.estimate
-            row |= _shift(one.sign, float(e.m[k]), float(e.se[k] * t.isf(0.025, e.df[k])))
-            row |= {
-                "p_regression": float(e.p_reg[k]), "p_improvement": float(e.p_imp[k]), "status": result.statuses[k],
-                "mde_ratio": float(result.mde[k]), "more_pairs": result.more_pairs[k], "note": result.notes[k],
-            }  # fmt: skip
-        elif observed[j]:
-            only = Scale(noise.s0[[j]], noise.nu0[[j]], noise.pairs[[j]])
-            e = estimating.of(pairs.d[:n, [j]], only)
-            row |= _shift(one.sign, float(e.m[0]), float(e.se[0] * t.isf(0.025, e.df[0])))
-            row |= {
-                "status": "observe",
-                "note": f"observe only: a run has fewer than {TAIL_REQUESTS} requests",
-            }
-        else:
-            row |= {"status": NOT_RECOVERED, "note": "a run did not recover before it ended"}
-    return rows
-
-
-def _shift(sign: int, m: float, reach: float) -> dict[str, float]:
-    """Change of candidate/baseline with its 95% interval, from a shift that is signed for the worse."""
-    low, high = sorted((sign * m - reach, sign * m + reach))
-    return {
-        name: math.expm1(min(value, LOG_LIMIT))
-        for name, value in (("delta_ratio", sign * m), ("ci_low", low), ("ci_high", high))
-    }
-
-
-def _median(values: Floats) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
-
-
-def _why(result: Result, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The reasons of a regression or of no decision."""
-    n = result.look.n
-    found = [
-        f"{row['metric']} in {row['window']} is {abs(row['delta_ratio']):.1%} "
-        f"{'higher' if row['delta_ratio'] > 0 else 'lower'} (95% {row['ci_low']:+.1%} to {row['ci_high']:+.1%}, "
-        f"p {row['p_regression']:.2g}, {n} pairs)"
-        for row in rows
-        if row["status"] == "regression"
-    ]
-    if found:
-        return found
-    still = [row for row in rows if row["status"] == "inconclusive"]
-    if not still:
-        return []
-    more = max(row["more_pairs"] for row in still)
-    names = ", ".join(f"{row['metric']} in {row['window']}" for row in still)
-    return [
-        f"undecided after {n} pairs: {names}; about {more} more pair{'s' if more > 1 else ''} would decide"
-    ]
-
-
-def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    left = [
-        f"{row['metric']} in {row['window']} ({row['note']})"
-        for row in rows
-        if row["status"] in ("absent", "observe")
-    ]
-    return [f"left out: {', '.join(left)}"] if left else []
-
-
-def _about_noise(result: Result, history: History, noise: Scale, metrics: Sequence[Tested]) -> list[str]:
-    """What a reader must know about where the noise came from."""
-    found, tested = [], result.tested
-    cold = [one.name for one, bare in zip(metrics, noise.cold & tested, strict=True) if bare]
-    if cold:
-        which = "all metrics" if len(cold) == tested.sum() else ", ".join(cold)
-        found.append(
-            f"cold start for {which}: fewer than {scale.COLD} archived pairs, so only these runs' own spread counts "
-            "(it rarely decides before 7 to 10 pairs)"
-        )
-    if result.guard.limit is None:
-        if len(cold) < tested.sum():
-            found.append(
-                f"guard against a noisier night skipped: {len(history)} archived pairs, "
-                f"needed {max(scale.COLD, result.look.n)}"
-            )
-    elif result.guard.noisier:
-        found.append(
-            f"noise regime changed: this session's spread is {result.guard.lam:.3g} times the archive's variance, "
-            f"its 99% limit is {result.guard.limit:.3g}; only these runs' own spread counts"
-        )
-    return found

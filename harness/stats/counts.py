@@ -6,37 +6,28 @@ number of chances, never against the other arm's count. Each test has its own le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.core.errors import InvalidRun
+from harness.stats.comparison import Verdict, worst
 from harness.stats.pairs import ARMS, Floats
 from harness.stats.plan import ALPHA, Plan
 from harness.stats.scale import COLD, LAST_PAIRS, WEIGHT
 
 KINDS = ("shed", "migrated")
 NAMES = {"shed": "shed_ratio", "migrated": "migrated_ratio"}
+ARCHIVED = {"shed": ("shed_ratio", "shed"), "migrated": ("migrated_ratio", "migrated", "migrations_ledger")}
 MARGIN = 0.01  # of the rejection rate, absolute
 PASS_LEVEL = 0.05
 MIGRATED = 0.99  # of the streams in flight, at least
 
 
-@dataclass(frozen=True)
-class Counts:
-    """status as of a comparison; rows as in verdict.json's `metrics`; reasons of what didn't pass."""
-
-    status: str
-    rows: tuple[Mapping[str, Any], ...] = ()
-    reasons: tuple[str, ...] = ()
-
-
 def judge_counts(
     counts: pd.DataFrame, archive: pd.DataFrame | None = None, plan: Plan | None = None
-) -> Counts:
+) -> Verdict:
     """Counts [pair_id, arm, kind shed|migrated, x, n] of the pairs that were used.
 
     shed: x rejected of n sent; migrated: x migrations for n streams in flight on the target. archive: rows
@@ -48,15 +39,15 @@ def judge_counts(
         frame = _frame(counts)
         earlier = {kind: _archived(archive, kind) for kind in KINDS}
     except InvalidRun as error:
-        return Counts("invalid", reasons=(str(error),))
+        return Verdict("invalid", 0, reasons=(str(error),))
     judged = [
         JUDGES[kind](frame[frame["kind"] == kind], earlier[kind])
         for kind in KINDS
         if (frame["kind"] == kind).any()
     ]
-    order = ("invalid", "regression", "inconclusive", "improvement", "pass")
-    return Counts(
-        min((str(row["status"]) for row, _ in judged), key=order.index),
+    return Verdict(
+        worst([str(row["status"]) for row, _ in judged]),
+        int(frame["pair_id"].nunique()),
         tuple(row for row, _ in judged),
         tuple(reason for _, reason in judged if reason),
     )
@@ -100,7 +91,7 @@ def _archived(archive: pd.DataFrame | None, kind: str) -> pd.DataFrame:
     empty = pd.DataFrame({"pair_id": [], "kind": [], "x": [], "n": []}, dtype=object)
     if archive is None or not len(archive) or not {"metric", "x", "n"} <= set(archive.columns):
         return empty
-    rows = archive[archive["metric"].isin((kind, NAMES[kind]))]
+    rows = archive[archive["metric"].isin(ARCHIVED[kind])]
     if "valid" in rows.columns:
         rows = rows[rows["valid"].astype(bool)]
     rows = rows.assign(

@@ -70,11 +70,23 @@ def location(d: Floats, s0: Floats) -> Floats:
 
 def tails(m: Floats, se: Floats, df: Floats | float) -> tuple[Floats, Floats]:
     """One-sided p of m/se under Student's t: upper tail, lower tail. Without any spread: 0, 1 or a half."""
-    from scipy.stats import t
-
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((se == 0) & (m == 0), 0.0, m / se)
-    return np.asarray(t.sf(ratio, df)), np.asarray(t.sf(-ratio, df))
+    return upper_tail(ratio, df), upper_tail(-ratio, df)
+
+
+def upper_tail(x: Floats, df: Floats | float) -> Floats:
+    """P(T > x) of Student's t: what scipy.stats.t.sf computes, without its hundredfold checks of arguments."""
+    from scipy.special import stdtr
+
+    return np.asarray(stdtr(df, -x), np.float64)
+
+
+def upper_point(p: float, df: Floats | float) -> Floats:
+    """x with P(T > x) = p, as scipy.stats.t.isf."""
+    from scipy.special import stdtrit
+
+    return np.asarray(-stdtrit(df, p), np.float64)
 
 
 def with_error(estimate: Estimate, se: Floats) -> Estimate:

@@ -15,7 +15,7 @@ from harness.stats import guard as guarding
 from harness.stats.estimate import Estimate
 from harness.stats.guard import Guard
 from harness.stats.pairs import Bools, Floats
-from harness.stats.plan import Look, Tested
+from harness.stats.plan import GatingMetric, Look
 from harness.stats.scale import History, Scale
 
 POWER = 0.9  # of the smallest change found
@@ -38,11 +38,13 @@ class Result:
 
 
 def at(
-    look: Look, d: Floats, metrics: Sequence[Tested], tested: Bools, history: History, scale: Scale
-) -> Result:
+    look: Look, last: Look, d: Floats, metrics: Sequence[GatingMetric], tested: Bools, history: History,
+    scale: Scale,
+) -> Result:  # fmt: skip
     """The look at d, shape (pairs, metrics), of which the first look.n pairs count.
 
-    tested: metrics that take part. The others keep their place in Holm's correction, with p = 1.
+    tested: metrics that take part. The others keep their place in Holm's correction, with p = 1. last: the
+    plan's last look, which more pairs would lead to.
     """
     d = d[: look.n]
     part = [j for j, one in enumerate(tested) if one]
@@ -54,14 +56,14 @@ def at(
     statuses, notes = verdicts(estimate, chosen, look, len(metrics))
     return Result(
         look, tested, overall(statuses), statuses, notes, estimate, guard,
-        smallest_found(estimate, look, len(metrics)), more_pairs(estimate, chosen, statuses, look, len(metrics)),
+        smallest_found(estimate, look, len(metrics)), more_pairs(estimate, chosen, statuses, last, len(metrics)),
     )  # fmt: skip
 
 
 def until_decided(
     looks: Sequence[Look],
     d: Floats,
-    metrics: Sequence[Tested],
+    metrics: Sequence[GatingMetric],
     tested: Callable[[int], Bools],
     history: History,
     scale: Scale,
@@ -74,27 +76,25 @@ def until_decided(
     for look in looks:
         part = tested(look.n) if look.n <= len(d) else np.zeros(len(metrics), np.bool_)
         if part.any():
-            result = at(look, d, metrics, part, history, scale)
+            result = at(look, looks[-1], d, metrics, part, history, scale)
             if result.status != "inconclusive":
                 break
     return result
 
 
 def verdicts(
-    estimate: Estimate, metrics: Sequence[Tested], look: Look, size: int
+    estimate: Estimate, metrics: Sequence[GatingMetric], look: Look, size: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Status and note of each metric.
 
     regression: p, Holm-adjusted over `size` pre-registered metrics, below alpha and the shift at least the
     floor; improvement: the same the other way; pass: the upper bound at level beta below the margin.
     """
-    from scipy.stats import t
-
     worse = holm(estimate.p_reg, size) < look.alpha
     better = holm(estimate.p_imp, size) < look.alpha
     floor = np.log1p([one.floor for one in metrics])
     margin = np.log1p([one.margin for one in metrics])
-    passes = estimate.m + t.isf(look.beta, estimate.df) * estimate.se < margin
+    passes = estimate.m + estimating.upper_point(look.beta, estimate.df) * estimate.se < margin
     regression = worse & (estimate.m >= floor)
     improvement = better & (-estimate.m >= floor)
     statuses = np.select(
@@ -128,9 +128,7 @@ def overall(statuses: Sequence[str]) -> str:
 
 def _reach(df: Floats, look: Look, size: int) -> Floats:
     """Standard errors between no change and one that is named with 90% power."""
-    from scipy.stats import t
-
-    return np.asarray(t.isf(look.alpha / size, df) + t.ppf(POWER, df))
+    return estimating.upper_point(look.alpha / size, df) + estimating.upper_point(1 - POWER, df)
 
 
 def smallest_found(estimate: Estimate, look: Look, size: int) -> Floats:
@@ -139,12 +137,13 @@ def smallest_found(estimate: Estimate, look: Look, size: int) -> Floats:
 
 
 def more_pairs(
-    estimate: Estimate, metrics: Sequence[Tested], statuses: Sequence[str], look: Look, size: int
+    estimate: Estimate, metrics: Sequence[GatingMetric], statuses: Sequence[str], last: Look, size: int
 ) -> tuple[int | None, ...]:
-    """Pairs beyond these that an open metric needs to name a change of its margin; None where decided."""
+    """Pairs beyond these that an open metric needs to name a change of its margin at the last look's level;
+    None where decided."""
     margin = np.log1p([one.margin for one in metrics])
     variance = np.maximum(estimating.LOSS * estimate.s**2, estimate.se**2 * estimate.n)
-    needed = np.ceil(_reach(estimate.df, look, size) ** 2 * variance / margin**2) - estimate.n
+    needed = np.ceil(_reach(estimate.df, last, size) ** 2 * variance / margin**2) - estimate.n
     return tuple(
         max(1, int(more)) if status == "inconclusive" else None
         for more, status in zip(needed, statuses, strict=True)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.errors import InvalidRun
-from harness.stats.plan import Tested
+from harness.stats.plan import GatingMetric
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Pairs:
         return len(self.ids)
 
 
-def read(values: pd.DataFrame, metrics: Sequence[Tested], covariate: pd.Series | None = None) -> Pairs:
+def read(values: pd.DataFrame, metrics: Sequence[GatingMetric], covariate: pd.Series | None = None) -> Pairs:
     """Values [pair_id, arm, metric, window, value, n] as pairs in order of pair_id.
 
     covariate: c by pair_id; else a column `c` of the values. Raises InvalidRun for what can't be read as
@@ -103,19 +103,23 @@ def _frame(values: pd.DataFrame) -> pd.DataFrame:
     given = values if "n" in values.columns else values.assign(n=np.nan)
     pair_id = pd.to_numeric(given["pair_id"], errors="coerce")
     if pair_id.isna().any() or (pair_id % 1 != 0).any():
-        wrong = given["pair_id"][pair_id.isna() | (pair_id % 1 != 0)].iloc[0]
-        raise InvalidRun(f"pair_id {wrong!r} is no whole number; number the pairs 0, 1, 2, ...")
+        wrong = str(given["pair_id"][pair_id.isna() | (pair_id % 1 != 0)].iloc[0])
+        raise InvalidRun(f"pair_id {wrong} is no whole number; number the pairs 0, 1, 2, ...")
     wrong_arms = sorted({str(arm) for arm in given["arm"].unique()} - set(ARMS))
     if wrong_arms:
         raise InvalidRun(
             f"arm {wrong_arms[0]!r} is neither A nor B; label baseline runs A and candidate runs B"
         )
+    value = pd.to_numeric(given["value"], errors="coerce").astype(np.float64)
+    words = given["value"][value.isna() & given["value"].notna()]
+    if len(words):
+        raise InvalidRun(f"value {words.iloc[0]!r} is no number; give ms, s, tokens/s or a ratio")
     frame = given.assign(
         pair_id=pair_id.astype(np.int64),
         arm=given["arm"].astype(str),
         metric=given["metric"].astype(str),
         window=given["window"].astype(str),
-        value=pd.to_numeric(given["value"], errors="coerce").astype(np.float64),
+        value=value,
         n=pd.to_numeric(given["n"], errors="coerce").astype(np.float64),
     )
     arms = frame.groupby("pair_id")["arm"].nunique()
@@ -129,7 +133,7 @@ def _frame(values: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _censored(value: Floats, there: Bools, metrics: Sequence[Tested]) -> tuple[Floats, Bools]:
+def _censored(value: Floats, there: Bools, metrics: Sequence[GatingMetric]) -> tuple[Floats, Bools]:
     """Values without those of runs that never recovered, and where those are."""
     recovery = np.array([t.metric == "recover_s" for t in metrics])
     censored = there & recovery & ~np.isfinite(value)
@@ -137,7 +141,12 @@ def _censored(value: Floats, there: Bools, metrics: Sequence[Tested]) -> tuple[F
 
 
 def _problems(
-    value: Floats, n: Floats, there: Bools, censored: Bools, ids: Sequence[int], metrics: Sequence[Tested]
+    value: Floats,
+    n: Floats,
+    there: Bools,
+    censored: Bools,
+    ids: Sequence[int],
+    metrics: Sequence[GatingMetric],
 ) -> list[str]:
     """One line for each metric that can't be judged, naming the first place."""
     found = []
@@ -170,11 +179,11 @@ def _problems(
     return found
 
 
-def _place(at: Sequence[int] | NDArray[np.int64], ids: Sequence[int], tested: Tested) -> str:
+def _place(at: Sequence[int] | NDArray[np.int64], ids: Sequence[int], tested: GatingMetric) -> str:
     return f"pair {ids[int(at[0])]}, arm {ARMS[int(at[1])]}: {tested.name}"
 
 
-def _logs(value: Floats, n: Floats, metrics: Sequence[Tested]) -> Floats:
+def _logs(value: Floats, n: Floats, metrics: Sequence[GatingMetric]) -> Floats:
     """log of positive metrics; of ratios log(max(ratio, 1/(2n))): half a request is the least that n can tell."""
     least = np.empty_like(value)
     for j, tested in enumerate(metrics):

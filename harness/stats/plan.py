@@ -21,7 +21,7 @@ PASS_SPENT = (0.01, 0.01, 0.015, 0.015)  # of BETA, at the four looks
 
 
 @dataclass(frozen=True)
-class Tested:
+class GatingMetric:
     """One gating metric. margin: a change that users may not suffer; floor: one too small to act upon; ratios."""
 
     metric: str
@@ -67,22 +67,22 @@ class Look:
     beta: float
 
 
-def defaults(fault: str = "fault", recovery: str = "recovery") -> tuple[Tested, ...]:
+def defaults(fault: str = "fault", recovery: str = "recovery") -> tuple[GatingMetric, ...]:
     """The twelve metrics that gate unless the scenario says otherwise; windows of the first fault by name."""
     middle = ("ttft_p50_ms", "itl_p50_ms", "e2e_p50_ms", "goodput_ratio", "output_tokens_per_s")
     tails = ("ttft_p99_ms", "itl_p99_ms", "e2e_p99_ms")
-    steady = {m: Tested(m, "steady", 0.10, 0.03) for m in middle}
-    steady |= {m: Tested(m, "steady", 0.20, 0.05) for m in tails}
+    steady = {m: GatingMetric(m, "steady", 0.10, 0.03) for m in middle}
+    steady |= {m: GatingMetric(m, "steady", 0.20, 0.05) for m in tails}
     order = (
         "ttft_p50_ms", "ttft_p99_ms", "itl_p50_ms", "itl_p99_ms", "e2e_p50_ms", "e2e_p99_ms", "goodput_ratio",
         "output_tokens_per_s",
     )  # fmt: skip
     return (
         *(steady[metric] for metric in order),
-        Tested("ttft_p50_ms", fault, 0.40, 0.05),
-        Tested("stall_p50_ms", fault, 0.50, 0.05),
-        Tested("stall_max_ms", fault, 0.50, 0.05),
-        Tested("recover_s", recovery, 0.50, 0.05),
+        GatingMetric("ttft_p50_ms", fault, 0.40, 0.05),
+        GatingMetric("stall_p50_ms", fault, 0.50, 0.05),
+        GatingMetric("stall_max_ms", fault, 0.50, 0.05),
+        GatingMetric("recover_s", recovery, 0.50, 0.05),
     )
 
 
@@ -109,7 +109,7 @@ class Plan:
     """
 
     looks: tuple[int, ...] = LOOKS
-    metrics: tuple[Tested, ...] = defaults()
+    metrics: tuple[GatingMetric, ...] = defaults()
 
     def __post_init__(self) -> None:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < MIN_PAIRS:
@@ -156,7 +156,7 @@ def of_scenario(
     known = {tested.key: tested for tested in defaults(*windows)}
     if metrics is not None:
         named = [_find(name, known, "compare.metrics") for name in metrics]
-        known = {key: known.get(key, Tested(*key, 0.10, 0.03)) for key in named}
+        known = {key: known.get(key, GatingMetric(*key, 0.10, 0.03)) for key in named}
     for name, margin in margins.items():
         key = _gating(name, known, "compare.margins")
         known[key] = replace(known[key], margin=margin)
@@ -166,7 +166,7 @@ def of_scenario(
     return Plan(tuple(looks) if looks is not None else LOOKS, tuple(known.values()))
 
 
-def _find(name: str, known: Mapping[tuple[str, str], Tested], path: str) -> tuple[str, str]:
+def _find(name: str, known: Mapping[tuple[str, str], GatingMetric], path: str) -> tuple[str, str]:
     """(metric, window) that a name means."""
     metric, _, window = name.partition("@")
     if metric not in METRICS:
@@ -177,7 +177,7 @@ def _find(name: str, known: Mapping[tuple[str, str], Tested], path: str) -> tupl
     return of_metric[0] if len(of_metric) == 1 else (metric, "steady")
 
 
-def _gating(name: str, known: Mapping[tuple[str, str], Tested], path: str) -> tuple[str, str]:
+def _gating(name: str, known: Mapping[tuple[str, str], GatingMetric], path: str) -> tuple[str, str]:
     key = _find(name, known, path)
     if key not in known:
         gating = ", ".join(f"{metric}@{window}" for metric, window in known)

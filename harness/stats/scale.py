@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.core.errors import InvalidRun
 from harness.stats.pairs import Bools, Floats
-from harness.stats.plan import Tested
+from harness.stats.plan import GatingMetric
 
 CLIP = 2.5
 CLIPPED_VARIANCE = 0.9776  # of a standard normal variable clipped at 2.5
@@ -51,7 +51,7 @@ class Scale:
         return found
 
 
-def read(archive: pd.DataFrame | None, metrics: Sequence[Tested]) -> History:
+def read(archive: pd.DataFrame | None, metrics: Sequence[GatingMetric]) -> History:
     """Archive [pair_id, kind, metric, window, d, c_probe?, valid?, ...] as a History of its last 120 pairs.
 
     Raises InvalidRun when columns are missing, a kind is unknown, a row is there twice, or several
@@ -70,12 +70,17 @@ def read(archive: pd.DataFrame | None, metrics: Sequence[Tested]) -> History:
     kinds = sorted(set(map(str, frame["kind"].unique())) - set(WEIGHT))
     if kinds:
         raise InvalidRun(f"archive has rows of kind {kinds[0]!r}; kinds are aa and residual")
+    age = pd.to_numeric(frame["pair_id"], errors="coerce")
+    if age.isna().any():
+        raise InvalidRun(
+            f"archive: pair_id {frame['pair_id'][age.isna()].iloc[0]} is no number; it is the order of age"
+        )
     column = {tested.key: j for j, tested in enumerate(metrics)}
     at = np.array(
         [column.get(key, -1) for key in zip(frame["metric"], frame["window"], strict=True)], np.int64
     )
-    ours, at = frame[at >= 0], at[at >= 0]
-    rows = list(zip(ours["pair_id"].tolist(), ours["kind"].tolist(), strict=True))
+    ours, ages, at = frame[at >= 0], age.to_numpy()[at >= 0], at[at >= 0]
+    rows = list(zip(ages.tolist(), ours["kind"].tolist(), strict=True))
     keys = sorted(set(rows))
     place = {key: i for i, key in enumerate(keys)}
     cell = (np.array([place[key] for key in rows], np.int64), at)
