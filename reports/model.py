@@ -71,7 +71,7 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         quality=_quality(analysis),
         warnings=list(analysis.warnings),
         command=command(manifest, analysis.data.scenario),
-        scenario_yaml=_scenario_yaml(analysis.data.scenario),
+        scenario_yaml=scenario_yaml(analysis.data.scenario),
         glossary=glossary.terms(),
     )  # fmt: skip
 
@@ -240,11 +240,11 @@ def command(manifest: Mapping[str, Any], scenario: config.Scenario) -> str:
     """The command that repeats the run, seed included."""
     words = manifest.get("command")
     if isinstance(words, list) and words:
-        return _joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
-    return _joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
+        return joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
+    return joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
 
 
-def _joined(words: Any) -> str:
+def joined(words: Any) -> str:
     """A command line for a shell; values of secret-looking --set paths are hidden."""
     if not isinstance(words, list):
         return ""
@@ -257,7 +257,7 @@ def _masked(word: str) -> str:
     return f"{path}={cards.HIDDEN}" if equals and _SECRET_NAME.search(path) else word
 
 
-def _scenario_yaml(scenario: config.Scenario) -> str:
+def scenario_yaml(scenario: config.Scenario) -> str:
     """The resolved scenario; values of secret-looking environment variables are hidden."""
     tree = config.to_plain(scenario)
     env = tree["sut"].get("env") or {}

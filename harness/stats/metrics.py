@@ -6,7 +6,7 @@ To add one: a function and a line in METRICS. Quantiles are numpy's `linear`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -350,11 +350,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def compute(scope: Scope) -> dict[str, float | None]:
-    """All metrics of one window; those that don't exist in this kind of window are None."""
+def compute(scope: Scope, wanted: Collection[str] | None = None) -> dict[str, float | None]:
+    """All metrics of one window, or the wanted ones; those that don't exist in this kind of window are None."""
     return {
         name: metric.compute(scope) if scope.window.kind in metric.kinds else None
         for name, metric in METRICS.items()
+        if wanted is None or name in wanted
     }
 
 

@@ -165,11 +165,16 @@ def test_unknown_generator_figures_are_unknown(tmp_path: Path) -> None:
     assert rows["hub_lag_p99_ms"].value is None and rows["hub_lag_p99_ms"].ok is None
 
 
-def test_write_all_writes_the_three_files(tmp_path: Path) -> None:
+def test_write_all_writes_the_four_files(tmp_path: Path) -> None:
     run = make_run.write_run(tmp_path, make_run.plain_parts([make_run.record(n) for n in range(30)]))
     data = model.build(run, analyse.analyse(run))
     assert write.write_all(run, data) == run.report_html
-    assert {path.name for path in run.report.iterdir()} == {"report.html", "report.md", "report.json"}
+    assert {path.name for path in run.report.iterdir()} == {
+        "report.html",
+        "report.md",
+        "report.json",
+        "junit.xml",
+    }
     assert jsonout.parse(run.report_json.read_bytes()).verdict == data.verdict
 
 
