@@ -132,7 +132,7 @@ def _sent(data: ReportData) -> str:
          *("–" if ms is None else text.quantity(ms, "ms") for ms in (one.ttft_p99_ms, one.ttft_p99_due_ms))]
         for one in data.sent[:MAX_ROWS]
     )  # fmt: skip
-    return f"### Load asked for and sent\n\n{_table(head, rows)}{_more(len(data.sent))}"
+    return f"### Load asked for and sent\n\n{table(head, rows)}{_more(len(data.sent))}"
 
 
 def _more(total: int) -> str:
