@@ -102,7 +102,9 @@ def _load_lines(scenario: Scenario) -> list[str]:
         f"load     {load.warmup_s:g} s warm-up, {load.duration_s:g} s, up to {load.drain_s:g} s drain, seed {scenario.seed}"
     ]
     if load.arrivals is not None:
-        lines.append(f"  arrivals {arrivals.shown(load.arrivals)}")
+        lines.append(
+            f"  arrivals {arrivals.shown(load.arrivals)}: {_expected(scenario)} in the measured part"
+        )
     lines += [_entry_line(user) for user in load.users]
     for span in phases.spans(load):
         counts = [
@@ -113,6 +115,16 @@ def _load_lines(scenario: Scenario) -> list[str]:
             f"  {span.start_s:8.3f} s  phase {span.phase.duration_s:g} s, {phases.label(span.phase)}{shown}"
         )
     return lines
+
+
+def _expected(scenario: Scenario) -> str:
+    """How many requests the open loop will send."""
+    load, rows = scenario.load, replay.rows(scenario, "scenario")
+    if rows is None:
+        rate = arrivals.Rate(load)
+        return f"about {rate.count(load.warmup_s + load.duration_s) - rate.count(load.warmup_s):.0f}"
+    due_s = (one.due_s - load.warmup_s for one in arrivals.schedule(load, scenario.seed, rows))
+    return str(sum(0 <= at_s < load.duration_s for at_s in due_s))
 
 
 def _entry_line(user: config.UserClass) -> str:
