@@ -41,6 +41,8 @@ def check(s: Scenario, file: str) -> None:
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
     _load(s.load, need)
+    for n, user in enumerate(s.load.users):
+        _shape(user, s.sut, f"load.users[{n}]", need)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
@@ -109,6 +111,8 @@ def _sut(sut: Sut, need: Need) -> None:
     for field in ("kv_blocks", "block_size", "max_num_seqs"):
         value = getattr(options, field)
         need(value >= 1, f"sut.engine_options.{field}", f"must be 1 or more, got {value}", "a count")
+    need(1 <= options.tokens_per_chunk <= 64, "sut.engine_options.tokens_per_chunk",
+         f"got {options.tokens_per_chunk}", "1 to 64")  # fmt: skip
     for n, m in enumerate(options.misbehave):
         here = f"sut.engine_options.misbehave[{n}]"
         need((m.one_in is None) != (m.at_token is None), here, "needs exactly one of one_in and at_token",
@@ -172,6 +176,27 @@ def _user(u: UserClass, here: str, need: Need) -> None:
              f"{u.cancel.after_tokens} with `stream: false`: its tokens come all at once", "write 0 and after_ms")  # fmt: skip
         need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
         _cancel(u.cancel, f"{here}.cancel", need)
+
+
+def _shape(u: UserClass, sut: Sut, here: str, need: Need) -> None:
+    """Thoughts and tool calls need the witness, and a frontend that knows their marks."""
+    shortest, _ = _length(u.output_tokens, f"{here}.output_tokens", need)
+    need(0 <= u.reasoning_tokens < shortest, f"{here}.reasoning_tokens",
+         f"{u.reasoning_tokens} of answers that may have {shortest} tokens", "0 or more, and fewer than output_tokens")  # fmt: skip
+    options = sut.engine_options
+    for key, wanted, parser, example in (
+        ("reasoning_tokens", u.reasoning_tokens > 0, options.reasoning_parser, "qwen3"),
+        ("tool_call", u.tool_call, options.tool_call_parser, "hermes"),
+    ):
+        path, name = f"{here}.{key}", f"{'reasoning' if key == 'reasoning_tokens' else key}_parser"
+        need(not wanted or u.user_class != "CompletionUser", path, "doesn't fit CompletionUser: /v1/completions "
+             "knows neither thoughts nor calls", "use ChatUser or ResponsesUser")  # fmt: skip
+        need(not wanted or (sut.url is None and sut.engine == "witness"), path, "needs the witness engine, which "
+             "makes such answers on demand", "remove it, or write `engine: witness`")  # fmt: skip
+        need(not wanted or parser is not None, path, f"needs sut.engine_options.{name}, by which Dynamo takes their "
+             "marks out of the text", f"for example {name}: {example}")  # fmt: skip
+    need(not u.chunk_usage or (u.stream and u.user_class != "ResponsesUser"), f"{here}.chunk_usage",
+         "goes with streams of chat and completions only", "remove it")  # fmt: skip
 
 
 def _cancel(cancel: Cancel, here: str, need: Need) -> None:

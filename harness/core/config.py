@@ -19,7 +19,7 @@ import yaml
 from harness.core import check, strict
 from harness.core.errors import ScenarioError, UsageError
 
-GENERATOR_VERSION = 1  # changes when the same scenario and seed would send other requests
+GENERATOR_VERSION = 2  # changes when the same scenario and seed would send other requests
 
 
 class Uniform(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -49,13 +49,18 @@ class Cancel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """So many users of one class; each sends its next request think_s after the last ended."""
 
-    user_class: Literal["ChatUser", "CompletionUser", "CancellingUser"] = msgspec.field(name="class")
+    user_class: Literal["ChatUser", "CompletionUser", "CancellingUser", "ResponsesUser"] = msgspec.field(
+        name="class"
+    )
     count: int
     prompt_tokens: Length = 50
     output_tokens: Length = 150
     think_s: float = 0
     stream: bool = True  # False: one whole JSON answer
     cancel: Cancel | None = None
+    reasoning_tokens: int = 0  # so many of output_tokens, the first ones, are thoughts
+    tool_call: bool = False  # the rest of the answer is a tool call
+    chunk_usage: bool = False  # ask for usage with every chunk
 
 
 class Load(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -89,6 +94,11 @@ class EngineOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_num_seqs: int = 256
     at_shutdown: Literal["cancel", "migrate"] = "cancel"  # streams that outlive a drain's grace period
     misbehave: list[Misbehave] = []
+    reasoning_parser: str | None = (
+        None  # of the frontend, by Dynamo's name for it: takes thoughts out of the text
+    )
+    tool_call_parser: str | None = None  # the same for tool calls
+    tokens_per_chunk: int = 1  # so many tokens leave the engine together, as with speculative decoding
 
 
 class Canary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

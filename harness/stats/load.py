@@ -37,7 +37,10 @@ _TEXTS = (
     "request_id", "response_id", "user_class", "route", "outcome", "retry_of", "cancel_mode",
     "finish_reason", "engine_worker_id", "error",
 )  # fmt: skip
-_LATER = ("user", "t_cancel_ns")
+_LATER = (
+    "user", "t_cancel_ns", "token_events", "witness_tokens", "hidden_tokens", "reasoning_tokens", "tool_tokens",
+    "usage_reasoning_tokens",
+)  # fmt: skip
 _LISTS = {"gaps_us": pa.int32(), "violations": pa.string(), "fault_ids": pa.string()}
 _SAMPLES = {
     "t_ns": pa.int64(), "process": pa.string(), "metric": pa.string(), "labels": pa.string(),

@@ -48,7 +48,7 @@ class Client:
         sut = traffic.sut
         self._route = prompts.ROUTES[spec.user_class]
         self._url = sut.urls[user % len(sut.urls)]
-        self._base_tokens = prompts.shortest(self._route)
+        self._base_tokens = prompts.shortest(self._route, prompts.shape(spec))
         stalls = spec.cancel is not None and spec.cancel.mode == "stall"
         self._connection = Connection(traffic.engine, self._url, receive_bytes=STALL_BYTES if stalls else 0)
         self._k = 0
@@ -90,7 +90,9 @@ class Client:
         request_id = ids.request_id(traffic.run_id, self._user, k)
         asked = prompts.prompt(traffic.scenario.seed, self._spec, self._user, k, self._base_tokens)
         dynamo = traffic.sut.owner != "outside" or traffic.sut.oracle == "witness"
-        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self._spec.stream)
+        content = prompts.body(
+            asked, self._route, traffic.sut.model, dynamo, self._spec.stream, self._spec.chunk_usage
+        )
         data = prompts.request(
             self._url, self._route, traffic.headers, request_id, content, self._spec.stream
         )
@@ -105,6 +107,8 @@ class Client:
             prompt_tokens=None if foreign else asked.tokens,
             overload_codes=frozenset(self._traffic.scenario.overload_codes),
             stream=self._spec.stream,
+            route=self._route,
+            shape=asked.shape,
         )
 
     def _arrange(self, one: Exchange, reader: Reader) -> list[Callable[[], None]]:
@@ -166,8 +170,7 @@ class Client:
         zero = self._traffic.anchor.mono_ns
         cancel = self._spec.cancel if found.outcome == "cancelled" else None
         columns = msgspec.structs.asdict(found)
-        for name in ("token_events", "coalesced_late"):
-            del columns[name]
+        del columns["coalesced_late"]
         for name in ("t_first_ns", "t_last_ns"):
             if columns[name] is not None:
                 columns[name] -= zero

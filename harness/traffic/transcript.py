@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from harness.core import words
 from harness.core.records import Outcome
 
 End = Literal[
@@ -31,6 +32,8 @@ class Expectation:
     prompt_tokens: int | None = None  # None: an unknown tokenizer
     overload_codes: Set[int] = frozenset({503, 529})
     stream: bool = True  # False: one JSON body
+    route: str = "chat"
+    shape: words.Shape = words.PLAIN  # which part of the words are thoughts, which a tool call
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class Transcript:
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """Columns of RequestRecord, times on CLOCK_MONOTONIC, and two counts for the generator's own error."""
+    """Columns of RequestRecord, times on CLOCK_MONOTONIC, and a count for the generator's own error."""
 
     response_id: str | None = None
     t_first_ns: int | None = None
@@ -74,4 +77,9 @@ class Findings(msgspec.Struct, kw_only=True):
     engine_worker_id: str | None = None
     error: str | None = None
     token_events: int = 0
+    witness_tokens: int | None = None
+    hidden_tokens: int | None = None
+    reasoning_tokens: int = 0
+    tool_tokens: int = 0
+    usage_reasoning_tokens: int | None = None
     coalesced_late: int = 0
