@@ -25,7 +25,7 @@ _SPECIAL = re.compile(r"([\\*\[\]|~])")
 def render(data: ReportData) -> str:
     """The comment, at most MAX_CHARS long."""
     sections = [
-        _head(data), _losses(data), _faults(data), _drains(data), _cancels(data), _gates(data), _broken(data),
+        _head(data), _losses(data), _faults(data), _drains(data), _cancels(data), _accounts(data), _gates(data), _broken(data),
         _violations(data),
         _again(data), _metrics(data), _rest(data),
     ]  # fmt: skip
@@ -128,6 +128,20 @@ def _cancels(data: ReportData) -> str:
         [code(one.name), text.quantity(one.count, "count")] for one in data.cancel_tellers
     ))  # fmt: skip
     return f"### Cancellations\n\n{table}\n\n{tellers}"
+
+
+def _accounts(data: ReportData) -> str:
+    if not data.accounts:
+        return ""
+    head = ["Route", "Users", ">Answers", ">Usage", ">Witness", ">Hidden", ">Chunks", ">Thoughts", ">In calls",
+            ">Several a chunk", ">Usage differs", "Requests"]  # fmt: skip
+    table = _table(head, (
+        [plain(one.route + ("" if one.streamed else ", whole")), plain(one.user_class), text.count(one.requests),
+         *(text.count(n) for n in (one.usage, one.witness, one.hidden, one.chunks, one.thoughts, one.calls, one.several)),
+         text.count(one.differ), _ids(one.request_ids, one.differ or 0)]
+        for one in data.accounts[:MAX_ROWS]
+    )) + _more(len(data.accounts))  # fmt: skip
+    return f"### {text.ACCOUNTS}\n\n{table}\n\n{text.ACCOUNTS_ABOUT}"
 
 
 def _more(total: int) -> str:

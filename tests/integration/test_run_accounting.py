@@ -24,7 +24,9 @@ MIX = (
     "{class: ChatUser, count: 1, prompt_tokens: 50, output_tokens: 30, chunk_usage: true}, "
     "{class: CancellingUser, count: 1, prompt_tokens: 50, output_tokens: 60, reasoning_tokens: 30, cancel: {after_tokens: 5, mode: rst}}]"
 )
-MARKS = {shape: len(shape.marks) for shape in (words.Shape(10), words.Shape(call=True), words.Shape(10, True))}
+MARKS = {
+    shape: len(shape.marks) for shape in (words.Shape(10), words.Shape(call=True), words.Shape(10, True))
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,9 @@ def test_the_report_sets_the_accounts_side_by_side(mixed: Done) -> None:
     rows = mixed.json("report/report.json")["accounts"]
     assert {row["route"] for row in rows} == {"chat", "responses"} and all(row["differ"] == 0 for row in rows)
     page, comment = (mixed.dir / "report" / name for name in ("report.html", "report.md"))
-    assert "Tokens, by three accounts" in page.read_text() and "Tokens, by three accounts" in comment.read_text()
+    assert (
+        "Tokens, by three accounts" in page.read_text() and "Tokens, by three accounts" in comment.read_text()
+    )
 
 
 def test_thoughts_and_responses_migrate_word_for_word(tmp_path: Path) -> None:
@@ -80,7 +84,9 @@ def test_thoughts_and_responses_migrate_word_for_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["repeat", "drop", "corrupt", "end_early", "raise"])
 def test_a_lie_is_found_on_every_route_and_shape(kind: str, tmp_path: Path) -> None:
     lie = f"sut.engine_options.misbehave=[{{kind: {kind}, one_in: {5 if kind in ('end_early', 'raise') else 90}}}]"
-    users = MIX.replace("{class: CancellingUser", "{class: ChatUser, count: 1, output_tokens: 30}, {class: CancellingUser")
+    users = MIX.replace(
+        "{class: CancellingUser", "{class: ChatUser, count: 1, output_tokens: 30}, {class: CancellingUser"
+    )
     done = run(tmp_path / "run", *SHORT, *NO_FAULTS, *PARSERS, users, lie)
     assert done.code == 1, done.out + done.err
     told: set[str] = set()
@@ -88,7 +94,9 @@ def test_a_lie_is_found_on_every_route_and_shape(kind: str, tmp_path: Path) -> N
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         told |= {one["request_id"] for one in lines if one["event"] == "lie"}
     bad = done.requests[~done.requests.outcome.isin(["ok", "cancelled"])]
-    hidden = done.requests[(done.requests.route == "responses") & (done.requests.hidden_tokens > 0)].request_id
+    hidden = done.requests[
+        (done.requests.route == "responses") & (done.requests.hidden_tokens > 0)
+    ].request_id
     whole = set(done.requests[done.requests.outcome != "cancelled"].request_id)
     missed = (told & whole) - set(bad.request_id)
     assert set(bad.request_id) <= told and missed <= set(hidden)  # a lie about thoughts that nobody is shown

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 WINDOW = 64  # the oracle's: a gap of at most this many tokens is loss, not a foreign token
+BYTES = {" ": "Ġ", "\n": "Ċ"}  # what the tokenizer writes for these bytes
 CHAT_TAIL = ("<|im_end|>", "Ċ", "<|im_start|>", "a", "s", "si", "s", "ta", "n", "t")
 
 
@@ -54,7 +55,7 @@ class Vocabulary:
         self._tail = [both[token] for token in CHAT_TAIL]
         self._shape = words.Shape
         self._asked = (vocab["Ġ" + words.MUSE], vocab["Ġ" + words.VOKE])
-        self._byte = {" ": vocab["Ġ"], "\n": vocab["Ċ"]} | {c: vocab[c] for c in map(chr, range(33, 127))}
+        self._vocab = vocab
 
     def job(self, ids: list[int], max_new: int) -> Job:
         """The job of a request that may be a migrated one: prompt + answer so far, `max_new` to go."""
@@ -63,7 +64,7 @@ class Vocabulary:
             return Job(0, 0, 0, max_new, len(ids), keyed=False)
         a, b = self.index[ids[at + 1]], self.index[ids[at + 2]]
         shape = self._shape_at(ids, at - 3)
-        marks = tuple(self._byte[char] for char in shape.marks)
+        marks = tuple(self._vocab[BYTES.get(char, char)] for char in shape.marks)
         so_far = self._answer(ids, at + 3, frozenset(marks))
         answer = [word for word in so_far if word >= 0]
         marked = len(so_far) - len(answer)
