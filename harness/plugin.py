@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.core import rundir
+from harness.core import phases, rundir
 from harness.core.errors import Exit, SquallError
 from harness.session import Session
+from harness.traffic import open_loop
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def on_init(environment: Environment, **_: Any) -> None:
         log.error("%s", error)
         raise SystemExit(int(Exit.USAGE)) from None
     environment.squall = session
-    wanted = sum(user.count for user in session.scenario.load.users)
+    load = session.scenario.load
+    wanted = sum(phases.peak(load, user) for user in load.users) + open_loop.count(session.scenario)
     options.num_users = options.num_users or wanted  # also what the web UI's form shows
     options.spawn_rate = options.spawn_rate or wanted
     for event, listener in (

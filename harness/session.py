@@ -26,14 +26,14 @@ from faults.timeline import Injection
 from harness import platforms
 from harness.collect import gauges
 from harness.collect.sink import Sink
-from harness.core import clock, config, ids, manifest, netns, proc, rundir, strict, sutfile
+from harness.core import clock, config, ids, manifest, netns, phases, proc, rundir, strict, sutfile
 from harness.core.clock import Anchor
 from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir
 from harness.locust_process import CONTROL_ENV, GUARDED_ENV, STATUS_ENV
 from harness.observer import Observer
 from harness.sut import outside
-from harness.traffic import users
+from harness.traffic import open_loop, users
 from harness.traffic.context import LiveCounters, TrafficContext
 from harness.traffic.measure import Meter
 from harness.traffic.progress import Progress
@@ -68,6 +68,7 @@ class Session:
         self._healed = False
         self._answered = 0  # requests that ended well within the warm-up
         users.configure(environment, self.scenario)
+        open_loop.configure(environment, self.scenario)
         environment.stop_timeout = self.scenario.load.drain_s + STOP_MARGIN_S
         if self.child:
             gevent.spawn(self._listen, int(os.environ[CONTROL_ENV]))
@@ -239,10 +240,13 @@ class Session:
         load, fd = self.scenario.load, int(os.environ[STATUS_ENV])
         before = 0
         while self.traffic is not None:
-            live = self.traffic.live
+            live, t_s = self.traffic.live, anchor.t_ns() / clock.NS
+            users_now, span = self.environment.runner.user_count, phases.at(load, t_s - load.warmup_s)
+            if span is not None:
+                users_now = min(users_now, phases.active_users(load, t_s - load.warmup_s))
             status = {
-                "phase": self.phase, "t_s": anchor.t_ns() / clock.NS, "total_s": load.warmup_s + load.duration_s,
-                "users": self.environment.runner.user_count, "sent": live.sent, "in_flight": live.in_flight,
+                "phase": span.name if span is not None and self.phase == "load" else self.phase,
+                "t_s": t_s, "total_s": load.warmup_s + load.duration_s, "users": users_now, "sent": live.sent, "in_flight": live.in_flight,
                 "shed": live.shed, "failed": live.failed, "cancelled": live.cancelled,
                 "tokens_per_s": (live.tokens - before) / STATUS_EVERY_S, "open_faults": self._scheduler.open_ids(),
             }  # fmt: skip

@@ -6,7 +6,6 @@ tokenizer's counts; nothing of sockets or users.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from harness.core import ids, words
-from harness.core.config import Length, Scenario, Uniform, UserClass
+from harness.core import ids, lengths, words
+from harness.core.config import Scenario, UserClass
 from harness.core.errors import ScenarioError
+from harness.core.trace import Row
 from harness.sut import model
+from harness.traffic import sharing
 
 ROUTES = {
     "ChatUser": "chat", "CompletionUser": "completions", "CancellingUser": "chat", "ResponsesUser": "responses",
@@ -32,13 +33,15 @@ FUNCTION = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request's content. `tokens`: template included for chat and responses, by the generated
-    tokenizer; `output_tokens`: words of the answer, the marks of its shape not counted."""
+    """One request's content. `tokens`: template included for chat and responses, by the generated tokenizer;
+    `output_tokens`: words of the answer, the marks of its shape not counted; `history`: (role, content) of
+    the messages before `text`, in a conversation."""
 
     text: str
     key: tuple[int, int]
     tokens: int
     output_tokens: int
+    history: tuple[tuple[str, str], ...] = ()
     shape: words.Shape = words.PLAIN
 
 
@@ -57,17 +60,27 @@ def _text(filler: str, shape: words.Shape, key: tuple[int, int]) -> str:
     return f"{before} {words.key_text(*key)}" if before else words.key_text(*key)
 
 
-def prompt(seed: int, spec: UserClass, user: int, k: int, base_tokens: int) -> Prompt:
-    """Prompt k of user `user`. `base_tokens` is shortest(route, shape(spec)); each further word is one token."""
+def prompt(
+    seed: int, spec: UserClass, user: int, k: int, base_tokens: int, row: Row | None = None, block: int = 0
+) -> Prompt:
+    """Prompt k of user `user`. `base_tokens` is shortest(route, shape(spec)); each further word is one token.
+
+    row, block: of a trace, whose lengths are taken instead of the entry's (a prompt has room for its key
+    at least), and the words for each of its ids.
+    """
     r = ids.rng(seed, "prompt", spec.user_class, user, k)
-    tokens = _draw(spec.prompt_tokens, r)
+    tokens = lengths.draw(spec.prompt_tokens, r)
+    output_tokens = lengths.draw(spec.output_tokens, r)
+    if row is not None:
+        tokens, output_tokens = max(base_tokens, row.input_length), min(words.P, row.output_length)
     if tokens < base_tokens:
         raise ValueError(f"prompt_tokens {tokens}: a prompt with its key has at least {base_tokens}")
-    output_tokens = _draw(spec.output_tokens, r)
     key = r.randrange(words.P), r.randrange(1, words.P)
-    filler = "".join(f" {word}" for word in r.choices(words.WORDS, k=tokens - base_tokens))
+    first = sharing.beginning(seed, spec, user, k, row, tokens - base_tokens, block)
+    more = r.choices(words.WORDS, k=tokens - base_tokens - len(first))
+    filler = "".join(f" {word}" for word in (*first, *more))
     wanted = shape(spec)
-    return Prompt(_text(filler, wanted, key), key, tokens, output_tokens, wanted)
+    return Prompt(_text(filler, wanted, key), key, tokens, output_tokens, shape=wanted)
 
 
 def body(
@@ -77,16 +90,15 @@ def body(
     others may refuse unknown fields. `chunk_usage`: ask for usage with every chunk."""
     extra: dict[str, Any] = {"nvext": {"extra_fields": ["worker_id"]}} if dynamo else {}
     if stream and route != "responses":
-        extra["stream_options"] = {"include_usage": True} | (
-            {"continuous_usage_stats": True} if chunk_usage else {}
-        )
+        each = {"continuous_usage_stats": True} if chunk_usage else {}
+        extra["stream_options"] = {"include_usage": True} | each
     if asked.shape.call:
         extra["tools"] = _tools(route)
     limit = "max_output_tokens" if route == "responses" else "max_tokens"
     return msgspec.json.encode(
         {
             "model": model_name,
-            **_content(asked.text, route),
+            **_content(asked, route),
             limit: asked.output_tokens + len(asked.shape.marks),
             "stream": stream,
             **extra,
@@ -94,18 +106,16 @@ def body(
     )
 
 
-def _content(text: str, route: str) -> dict[str, Any]:
-    if route == "chat":
-        return {"messages": [{"role": "user", "content": text}]}
-    return {"input": text} if route == "responses" else {"prompt": text}
+def _content(asked: Prompt, route: str) -> dict[str, Any]:
+    if route != "chat":
+        return {"input" if route == "responses" else "prompt": asked.text}
+    messages = (*asked.history, ("user", asked.text))
+    return {"messages": [{"role": role, "content": text} for role, text in messages]}
 
 
 def _tools(route: str) -> list[dict[str, Any]]:
-    return [
-        {"type": "function", **FUNCTION}
-        if route == "responses"
-        else {"type": "function", "function": FUNCTION}
-    ]
+    flat = route == "responses"
+    return [{"type": "function", **FUNCTION} if flat else {"type": "function", "function": FUNCTION}]
 
 
 def request(
@@ -134,12 +144,14 @@ def request(
 def check(scenario: Scenario, file: str) -> None:
     """Raise ScenarioError for the first load entry whose prompts can't be that short."""
     for n, spec in enumerate(scenario.load.users):
-        low = spec.prompt_tokens.uniform[0] if isinstance(spec.prompt_tokens, Uniform) else spec.prompt_tokens
-        least = shortest(ROUTES[spec.user_class], shape(spec))
+        low, _ = lengths.bounds(spec.prompt_tokens)
+        least = shortest(ROUTES[spec.user_class], shape(spec)) + (
+            spec.prefix.tokens if spec.prefix is not None else 0
+        )
         if low < least:
             raise ScenarioError(
-                file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key "
-                f"has at least {least} tokens", f"write {least} or more",
+                file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key"
+                f"{' and its prefix' if spec.prefix else ''} has at least {least} tokens", f"write {least} or more",
             )  # fmt: skip
 
 
@@ -147,10 +159,6 @@ def _path(prefix: str, route: str) -> str:
     """A base URL may end in /v1, as OpenAI clients write it, or not."""
     prefix = prefix.rstrip("/")
     return prefix.removesuffix("/v1") + PATHS[route]
-
-
-def _draw(length: Length, r: random.Random) -> int:
-    return r.randint(*length.uniform) if isinstance(length, Uniform) else length
 
 
 def _count(text: str, route: str) -> int:

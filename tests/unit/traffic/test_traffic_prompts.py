@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from harness.core import words
-from harness.core.config import Cancel, Load, Scenario, Sut, Uniform, UserClass
+from harness.core.config import Cancel, Load, Scenario, Sut, UserClass
 from harness.core.errors import ScenarioError
+from harness.core.lengths import Distribution
 from harness.sut import model
 from harness.traffic import prompts
 
 CHAT = UserClass(
-    user_class="ChatUser", count=2, prompt_tokens=Uniform((30, 90)), output_tokens=Uniform((5, 9))
+    user_class="ChatUser", count=2, prompt_tokens=Distribution((30, 90)), output_tokens=Distribution((5, 9))
 )
 TEXT = UserClass(user_class="CompletionUser", count=2, prompt_tokens=40)
 
@@ -37,7 +38,7 @@ def test_exact_length_and_key(spec: UserClass, route: str) -> None:
         assert lengths == {(40, 150)}
 
 
-SHAPED = UserClass(user_class="ResponsesUser", count=1, prompt_tokens=Uniform((30, 60)), output_tokens=9,
+SHAPED = UserClass(user_class="ResponsesUser", count=1, prompt_tokens=Distribution(uniform=(30, 60)), output_tokens=9,
                    reasoning_tokens=3, tool_call=True)  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def test_request_bytes() -> None:
 
 def test_check_names_the_entry() -> None:
     def scenario(tokens: int) -> Scenario:
-        spec = UserClass(user_class="ChatUser", count=1, prompt_tokens=Uniform((tokens, 100)))
+        spec = UserClass(user_class="ChatUser", count=1, prompt_tokens=Distribution((tokens, 100)))
         return Scenario(
             schema=1, name="x", sut=Sut(dynamo="1.6.1"), load=Load(duration_s=1, users=[TEXT, spec])
         )
