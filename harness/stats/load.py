@@ -222,7 +222,8 @@ def _requests(path: Path, reasons: list[str]) -> Streams:
     for name in ("request_id", "t_start_ns", "t_due_ns"):
         if missing := table.column(name).null_count:
             reasons.append(f"{path.name}: {missing} rows without {name}")
-    table = table.filter(pc.is_valid(table.column("t_start_ns")))
+    if table.column("t_start_ns").null_count:  # a filter copies the whole table
+        table = table.filter(pc.is_valid(table.column("t_start_ns")))
     order = pc.sort_indices(
         table, [(name, "ascending") for name in ("t_start_ns", "request_id", "t_end_ns", "outcome")]
     )
