@@ -215,6 +215,7 @@ class Generator(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     send_lag_p99_ms: float = 20
     hub_lag_p99_ms: float = 50
     coalesced_max_ratio: float = 0.01
+    delivered_min_ratio: float = 0.95  # of the arrivals, or of the users, that were asked for
 
 
 class Select(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -337,6 +338,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
+LATER_IN_GENERATOR: dict[str, Any] = {"delivered_min_ratio": 0.95}
 LATER_IN_PHASE: dict[str, Any] = {"rate_ratio": 1.0}
 LATER_IN_STEP = {"when": None, "phase": None}
 LATER_IN_LOAD: dict[str, Any] = {"phases": [], "arrivals": None}
@@ -410,6 +412,7 @@ def to_plain(scenario: Scenario) -> dict[str, Any]:
     for phase in tree["load"]["phases"]:
         _leave_out(phase, LATER_IN_PHASE)
     _leave_out(tree["load"], LATER_IN_LOAD)
+    _leave_out(tree["generator"], LATER_IN_GENERATOR)
     for user in tree["load"]["users"]:
         _leave_out(user, LATER_IN_USER)
     return tree

@@ -77,7 +77,7 @@ def test_routes_classes_and_whole_answers_are_rows_of_their_own(tmp_path: Path) 
 
 
 def test_every_report_shows_them() -> None:
-    for name, render in RENDERERS.items():
-        page = render(next(iter(report_data.ALL.values()))())
+    for name in ("html", "markdown", "json"):
+        page = RENDERERS[name](next(iter(report_data.ALL.values()))())
         assert "accounts" in page, name
         assert "ResponsesUser" in page and ("6,007" in page or name == "json"), name

@@ -246,3 +246,16 @@ def test_what_dynamo_says_of_its_thoughts() -> None:
     assert recorded("1.6.1-chat-reasoning", 5, R2).usage_reasoning_tokens == 10  # two words and the end mark
     assert recorded("1.6.1-chat-tool", 5, CALL).usage_reasoning_tokens == 0
     assert recorded("1.4.2-chat-reasoning", 5, R2).usage_reasoning_tokens is None
+
+
+def test_pieces_alike_are_never_taken_for_thoughts() -> None:
+    """Reading many alike pieces at once is for text: thoughts and what follows them are read one by one."""
+    from harness.traffic.integrity import Reader
+
+    reader = Reader(want(THINK))
+    for index, part in enumerate([delta(role="assistant"), *thoughts(0, 4)]):
+        reader.feed(index, part)
+        assert reader.like() is None
+    reader.feed(6, texts(4, 5)[0])
+    like = reader.like()
+    assert like is not None and like.limit == N - 5
