@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import client, detection, first_request, judging, leak, scale, timing
+from benchmarks import client, detection, first_request, judging, leak, streams, timing
 from harness.core import manifest
 
 BENCHES: dict[str, Callable[[Path], str]] = {
@@ -20,7 +20,7 @@ BENCHES: dict[str, Callable[[Path], str]] = {
     "detection": detection.measure,
     "client": client.measure,
     "timing": timing.measure,
-    "scale": scale.measure,
+    "streams": streams.measure,
     "leak": leak.measure,
 }
 
