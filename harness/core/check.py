@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME_LENGTH = 64
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
 MAX_SECONDS = 10_000_000  # four months
+MAX_PROCESSES = 256
 MAX_USERS = 100_000  # far beyond what one process can drive
 MAX_PROMPT_TOKENS = 1_000_000
 
@@ -44,6 +45,7 @@ def check(s: Scenario, file: str) -> None:
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
+    _processes(s, need)
     for n, code in enumerate(s.overload_codes):
         need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
     seen: set[str] = set()
@@ -57,6 +59,14 @@ def check(s: Scenario, file: str) -> None:
              strict.nearest(known.violation, VIOLATIONS))  # fmt: skip
         need(known.max_count is None or known.max_count >= 1, f"known[{n}].max_count", f"got {known.max_count}",
              "1 or more; remove the entry to allow none")  # fmt: skip
+
+
+def _processes(s: Scenario, need: Need) -> None:
+    count, users = s.generator.processes, sum(user.count for user in s.load.users)
+    need(0 <= count <= MAX_PROCESSES, "generator.processes", f"got {count}",
+         f"1 to {MAX_PROCESSES}, or 0 for one on each core")  # fmt: skip
+    need(count <= users, "generator.processes", f"{count} for {users} users: some would have none",
+         f"at most {users}")  # fmt: skip
 
 
 def _sut(sut: Sut, need: Need) -> None:

@@ -164,6 +164,7 @@ class Generator(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     send_lag_p99_ms: float = 20
     hub_lag_p99_ms: float = 50
     coalesced_max_ratio: float = 0.01
+    processes: int = 1  # Locust processes that the users are spread over; 0 = one for each core
 
 
 class Select(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -343,6 +344,8 @@ def refuse_expired(scenario: Scenario, today: date, file: str) -> None:
 def to_plain(scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario as plain data that `build` reads back; defaults written out."""
     tree: dict[str, Any] = msgspec.to_builtins(scenario)
+    if tree["generator"]["processes"] == 1:  # a run with one stays what it was, hash and all
+        del tree["generator"]["processes"]
     for step in tree["faults"]:
         step.update(step.pop("params"))
         if step["when"] is None:  # a step without it stays what it was, hash and all

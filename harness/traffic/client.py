@@ -70,7 +70,7 @@ class Client:
                 call()
             if self._planned is planned:  # nothing was sent (refused), so the next one isn't planned yet
                 self._planned = self._plan()
-            traffic.lag.sent(due_ns, one.start_ns)
+            traffic.lag.sent(due_ns, one.start_ns, one.sent_ns)
             self.due_ns = one.over_ns() + self._pause_ns(one)
             traffic.engine.defer(partial(self._conclude, one, reader, planned, want, due_ns))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sized
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.core.clock import Anchor
 from harness.core.config import Scenario
@@ -12,6 +13,7 @@ from harness.core.sutfile import SutState
 from harness.traffic.engine import HubEngine
 from harness.traffic.exchange import Exchange
 from harness.traffic.lag import Lag
+from harness.traffic.totals import Totals
 
 
 @dataclass
@@ -35,6 +37,13 @@ class LiveCounters:
     def tokens(self) -> int:
         return self.tokens_done + sum(_pieces(one.pieces) for one in list(self.open))
 
+    def totals(self) -> Totals:
+        """What stands in them now."""
+        return Totals(
+            sent=self.sent, ok=self.ok, shed=self.shed, cancelled=self.cancelled, failed=self.failed,
+            tokens=self.tokens, in_flight=self.in_flight,
+        )  # fmt: skip
+
     def started(self) -> None:
         self.sent += 1
 
@@ -54,9 +63,17 @@ def _pieces(pieces: Sized) -> int:
     return max(0, len(pieces) - 1)  # one piece a token, about, after the head
 
 
+class Numbers(Protocol):
+    """Gives users their numbers, each once in a run, whatever process they live in."""
+
+    def next(self, user_class: str) -> int:
+        """0, 1, 2, ... for each class; a greenlet may have to wait for it. Raises RuntimeError."""
+        ...
+
+
 @dataclass
 class Numbering:
-    """Gives users numbers that no other process gives."""
+    """The numbers of a run, where they are counted."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -82,7 +99,7 @@ class TrafficContext:
     headers: dict[str, str]
     engine: HubEngine = field(default_factory=HubEngine)
     lag: Lag = field(default_factory=Lag)
-    numbering: Numbering = field(default_factory=Numbering)
+    numbering: Numbers = field(default_factory=Numbering)
 
     def __post_init__(self) -> None:
         self.live.open = self.engine.open

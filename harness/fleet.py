@@ -1,0 +1,337 @@
+"""The master's side of several Locust processes: gathers them, tells them the plan, adds up what they say.
+
+Every wait is bounded, and a worker that falls silent or dies is a problem of the run, said once and at
+once. What a worker does is in worker.py; the messages are in messages.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from harness import messages
+from harness.collect import alignment, ship
+from harness.collect.alignment import SAME, Offset, Round
+from harness.core import clock, config, manifest, proc
+from harness.core.clock import Anchor
+from harness.core.errors import InvalidRun, UsageError
+from harness.core.rundir import RunDir
+from harness.generator import Measured, Test
+from harness.messages import Closed, Hello
+from harness.traffic import figures
+from harness.traffic.context import Numbering, TrafficContext
+from harness.traffic.totals import Totals, together
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 10.0  # a worker that Locust knows has said hello long before
+ROUNDS = 16
+ROUND_S = 2.0
+SILENT_S = 10.0  # a worker speaks twenty times a second
+LOOK_S = 0.25
+CLOSE_S = 15.0  # users have ended by then: a worker only writes its last records
+SETTLE_S = 10.0
+CLOCK_ERROR_MAX_NS = 5 * clock.MS  # what a chunk's time may be off by before it counts as late, too
+
+
+@dataclass
+class Worker:
+    """One worker process in one test."""
+
+    client_id: str  # Locust's name for it
+    index: int
+    hello: Hello
+    identity: proc.Identity | None  # where its pid means something here
+    offset: Offset = SAME  # of its clock, when the test began
+    totals: Totals = field(default_factory=Totals)
+    heard_ns: int = 0
+    receiver: ship.Receiver | None = None
+    closed: Closed | None = None
+    gone: str | None = None  # why nothing more comes from it
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.index} ({self.hello.host}, pid {self.hello.pid})"
+
+
+@dataclass
+class _Asked:
+    """Rounds with one worker that are under way."""
+
+    done: Event = field(default_factory=Event)
+    rounds: list[Round] = field(default_factory=list)
+
+
+class Fleet:
+    """The load of a run that is spread over worker processes, of this host or of others."""
+
+    traffic: TrafficContext | None = None  # no user lives in the master
+
+    def __init__(self, environment: Any, problem: Callable[[str], None]) -> None:
+        """`problem` is told, in a greenlet, why the run can't be judged any more and must end."""
+        self._environment, self._problem = environment, problem
+        self._hellos: dict[str, Hello] = {}
+        self._here = messages.hello("", "")
+        self._workers: dict[str, Worker] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._ending = False
+        self._run: RunDir | None = None
+        self._numbers = Numbering()
+        self._watching: gevent.Greenlet | None = None
+        runner = environment.runner
+        for name, listener in (
+            (messages.HELLO, self._on_hello), (messages.CLOCK, self._on_clock),
+            (messages.LIVE, self._on_live), (messages.NUMBERS, self._on_numbers),
+            (messages.CLOSED, self._on_closed), (messages.FAILED, self._on_failed),
+        ):  # fmt: skip
+            runner.register_message(name, listener)
+        environment.events.worker_report.add_listener(self._on_report)
+
+    @property
+    def processes(self) -> int:
+        return len(self._workers)
+
+    # --- the life of a test ------------------------------------------------------------------------
+
+    def gather(self) -> None:
+        """Wait for every worker that Locust knows, and align clocks. Raises UsageError, InvalidRun."""
+        self._stop_watching()
+        runner = self._environment.runner
+        ready = [node.id for node in runner.clients.ready]
+        if not ready:
+            raise UsageError("no worker is ready: start one with `locust --worker --master-host HOST`")
+        if not clock.wait_until(lambda: all(one in self._hellos for one in ready), GATHER_S):
+            strange = ", ".join(one for one in ready if one not in self._hellos)
+            raise UsageError(f"{strange}: no worker of squall; start workers with squall's locustfile.py")
+        ready.sort(key=runner.get_worker_index)
+        self._workers = {one: self._worker(one, index) for index, one in enumerate(ready)}
+        self._ending, self._numbers = False, Numbering()
+        for worker in self._workers.values():
+            worker.offset = self._align(worker)
+
+    def begin(self, run: RunDir, test: Test) -> None:
+        """Give every worker its plan; its users can't start before. Raises UsageError."""
+        self._run, self._anchor = run, test.anchor
+        scenario = config.to_yaml(test.scenario)
+        for worker in self._workers.values():
+            self._refuse_unreachable(worker, test.sut.urls)
+        for worker in self._workers.values():
+            anchor = Anchor(test.anchor.mono_ns + worker.offset.offset_ns, test.anchor.wall_ns)
+            plan = messages.plan(
+                test.run_id, str(run.path), scenario, test.sut, anchor, worker.index, len(self._workers)
+            )
+            worker.heard_ns = clock.now_ns()
+            self._send(messages.PLAN, worker, messages.plain(plan))
+        self._watching = gevent.spawn(self._watch)
+
+    def totals(self) -> Totals:
+        """As the workers said last, at most some 50 ms ago."""
+        return together(one.totals for one in self._workers.values())
+
+    def hurry(self, stop_timeout_s: float) -> None:
+        """Users that are told to stop get only so long for their streams."""
+        for worker in self._workers.values():
+            self._send(messages.HURRY, worker, stop_timeout_s)
+
+    def end(self) -> Measured:
+        """Wait for each worker's count; what is missing is named. The clocks are compared once more."""
+        self._ending = True
+        workers = list(self._workers.values())
+        clock.wait_until(lambda: all(one.closed or one.gone for one in workers), CLOSE_S)
+        self._stop_watching()
+        problems: list[str] = []
+        told = [self._end_of(one, problems) for one in workers]
+        totals = self.totals()
+        rows = sum(one.closed.rows if one.closed else self._rows(one) for one in workers)
+        generator = figures.merged([one.closed.figures for one in workers if one.closed])
+        return Measured(totals, rows, {**generator, "processes": len(workers), "workers": told}, problems)
+
+    def settle(self) -> None:
+        """Locust's workers must be ready again before it quits, or they hang."""
+        clients = self._environment.runner.clients
+        living = {one.client_id for one in self._workers.values() if one.gone is None}
+        clock.wait_until(lambda: living <= {node.id for node in clients.ready}, SETTLE_S)
+
+    # --- parts of it ----------------------------------------------------------------------------------
+
+    def _worker(self, client_id: str, index: int) -> Worker:
+        hello, here = self._hellos[client_id], self._here
+        version = manifest.version()
+        if hello.version != version:
+            raise UsageError(
+                f"worker on {hello.host} is squall {hello.version}, this is {version}: install the same on both"
+            )
+        who = proc.identify(hello.pid) if hello.pids == here.pids else None
+        return Worker(client_id, index, hello, who)
+
+    def _refuse_unreachable(self, worker: Worker, urls: list[str]) -> None:
+        """A system on loopback is reached from its own host only."""
+        if worker.hello.boot == self._here.boot:
+            return
+        for url in urls:
+            host = urlsplit(url).hostname or ""
+            if host == "localhost" or host.startswith("127.") or host == "::1":
+                raise UsageError(f"{worker.name} runs on another host and can't reach {url}: use an outside "
+                                 "system (sut.url) with an address that it can reach")  # fmt: skip
+
+    def _align(self, worker: Worker) -> Offset:
+        """The worker's clock against ours. Raises InvalidRun when it doesn't answer."""
+        if worker.hello.clock == self._here.clock:
+            return SAME
+        asked = self._asked[worker.client_id] = _Asked()
+        for _ in range(ROUNDS):
+            asked.done.clear()
+            self._send(messages.CLOCK, worker, clock.now_ns())
+            if not asked.done.wait(ROUND_S):
+                raise InvalidRun(f"{worker.name} doesn't answer, so its clock is unknown")
+        return alignment.offset(asked.rounds)
+
+    def _end_of(self, worker: Worker, problems: list[str]) -> dict[str, Any]:
+        """Close what a worker left; its part of the manifest's `generator.workers`."""
+        closed = worker.closed
+        told: dict[str, Any] = {
+            "worker_index": worker.index, "host": worker.hello.host, "pid": worker.hello.pid,
+            "sent": worker.totals.sent, "rows": closed.rows if closed else None,
+            "shipped": worker.receiver is not None, "clock_offset_ns": worker.offset.offset_ns,
+            "clock_error_ns": worker.offset.error_ns, "clock_drift_ns": 0,
+            **(closed.figures if closed else {}),
+        }  # fmt: skip
+        if closed is None and worker.gone is None:
+            worker.gone = f"{worker.name} didn't close its records within {CLOSE_S:g} s"
+            problems.append(worker.gone)
+        if closed is not None and closed.rows != closed.totals.sent:
+            problems.append(
+                f"{worker.name} sent {closed.totals.sent} requests and wrote {closed.rows} records"
+            )
+        if worker.receiver is not None:
+            said = (
+                None if closed is None or closed.shipped is None else ship.Count(closed.rows, closed.shipped)
+            )
+            problems += [f"{worker.name}: {one}" for one in worker.receiver.close(said)]
+        if worker.gone is None and worker.offset is not SAME:
+            told |= self._clock_at_end(worker, problems)
+        return told
+
+    def _clock_at_end(self, worker: Worker, problems: list[str]) -> dict[str, int]:
+        try:
+            end = self._align(worker)
+        except InvalidRun as error:
+            problems.append(str(error))
+            return {}
+        stepped = alignment.step(worker.offset, end, self._anchor.t_ns())
+        if stepped is not None:
+            problems.append(f"{worker.name}: {stepped}")
+        error_ns = alignment.error_ns(worker.offset, end)
+        if stepped is None and error_ns > CLOCK_ERROR_MAX_NS:
+            problems.append(
+                f"{worker.name}: its times may be off by {error_ns / clock.MS:.1f} ms, against the master's clock"
+            )
+        return {"clock_error_ns": error_ns, "clock_drift_ns": end.offset_ns - worker.offset.offset_ns}
+
+    def _rows(self, worker: Worker) -> int:
+        """Records of a worker that never closed, as far as they are here."""
+        assert self._run is not None
+        try:
+            with self._run.records(worker.index).open("rb") as file:
+                return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        except FileNotFoundError:
+            return 0
+
+    def _watch(self) -> None:
+        """Notice workers that die or fall silent."""
+        while True:
+            gevent.sleep(LOOK_S)
+            for worker in self._workers.values():
+                if worker.closed is not None or worker.gone is not None:
+                    continue
+                silent_s = (clock.now_ns() - worker.heard_ns) / clock.NS
+                if worker.identity is not None and not proc.alive(worker.identity):
+                    self._lose(worker, "died")
+                elif silent_s > SILENT_S:
+                    self._lose(worker, f"has said nothing for {silent_s:.0f} s")
+
+    def _lose(self, worker: Worker, what: str) -> None:
+        at_s = self._anchor.t_ns() / clock.NS
+        worker.gone = (
+            f"{worker.name} {what}, {at_s:.1f} s after the load began: of {worker.totals.sent} requests that it "
+            f"sent, {self._rows(worker)} records are there"
+        )
+        log.error("squall: %s", worker.gone)
+        self._problem(worker.gone)
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.kill()
+            self._watching = None
+
+    def _send(self, kind: str, worker: Worker, data: Any) -> None:
+        self._environment.runner.send_message(kind, data, worker.client_id)
+
+    # --- messages -------------------------------------------------------------------------------------
+
+    def _on_hello(self, msg: Any, **_: Any) -> None:
+        new = msg.node_id not in self._hellos
+        try:
+            self._hellos[msg.node_id] = messages.read(msg.data, Hello)
+        except msgspec.ValidationError as error:
+            log.error("squall: %s is a worker of another version: %s", msg.node_id, error)
+            return
+        self._environment.runner.send_message(messages.WELCOME, None, msg.node_id)
+        if new and self._watching is not None and not self._ending:
+            self._problem(f"a worker joined on {self._hellos[msg.node_id].host} while the load went on")
+
+    def _on_clock(self, msg: Any, **_: Any) -> None:
+        answered_ns = clock.now_ns()
+        asked = self._asked.get(msg.node_id)
+        if asked is not None:
+            asked_ns, heard_ns, said_ns = msg.data
+            asked.rounds.append(Round(asked_ns, heard_ns, said_ns, answered_ns))
+            asked.done.set()
+
+    def _on_live(self, msg: Any, **_: Any) -> None:
+        worker = self._workers.get(msg.node_id)
+        if worker is not None and worker.closed is None:
+            worker.totals, worker.heard_ns = messages.read(msg.data, Totals), clock.now_ns()
+
+    def _on_numbers(self, msg: Any, **_: Any) -> None:
+        given = {name: [self._numbers.next(name) for _ in range(count)] for name, count in msg.data.items()}
+        self._environment.runner.send_message(messages.NUMBERS, given, msg.node_id)
+
+    def _on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        """Records that came with Locust's own report."""
+        worker = self._workers.get(client_id)
+        chunks = data.pop(messages.RECORDS, None)
+        if worker is not None and chunks:
+            self._receive(worker, ship.unpack(chunks))
+
+    def _receive(self, worker: Worker, chunks: list[ship.Chunk]) -> None:
+        assert self._run is not None
+        if worker.receiver is None:
+            worker.receiver = ship.Receiver(self._run, worker.index)
+        for chunk in chunks:
+            worker.receiver.add(chunk)
+
+    def _on_closed(self, msg: Any, **_: Any) -> None:
+        worker = self._workers.get(msg.node_id)
+        if worker is None or worker.closed is not None:
+            return
+        closed = messages.read(msg.data, Closed)
+        if closed.shipped is not None:
+            self._receive(worker, messages.last_chunks(closed))
+        worker.closed, worker.totals = closed, closed.totals
+        if not self._ending and not self._told_to_stop():
+            self._problem(f"{worker.name} ended before the load did")
+
+    def _told_to_stop(self) -> bool:
+        return bool(self._environment.runner.state in ("stopping", "stopped"))
+
+    def _on_failed(self, msg: Any, **_: Any) -> None:
+        worker = self._workers.get(msg.node_id)
+        self._problem(f"{worker.name if worker else msg.node_id} failed: {msg.data}")
