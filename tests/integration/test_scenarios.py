@@ -68,6 +68,12 @@ def gray_worker(done: Done) -> None:
     assert metric(done, "stall_max_ms", "all") < 4_000, "with the stream timeout of 2 s"
 
 
+def gray_worker_waits(done: Done) -> None:
+    assert failed(done) == 0 and metric(done, "migrations_ledger", "fault:gray") == 0
+    assert metric(done, "stall_max_ms", "all") > 7_000, "without the stream timeout"
+    assert metric(done, "silent_s", "fault:gray") > 5
+
+
 def gray_worker_past_lease(done: Done) -> None:
     assert [f["recovered_by"] for f in done.json("verdict.json")["faults"]] == ["restart"]
     assert metric(done, "stall_max_ms", "all") > 10_000
@@ -187,6 +193,9 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "nats-outage": (nats_outage, True),
     "engine-death": (engine_death, False),
 }
+VARIANTS: dict[str, tuple[str, str, Finding]] = {  # what a page says under "Vary it"
+    "gray-worker-without-timeout": ("gray-worker", "sut.env={}", gray_worker_waits),
+}
 NEEDS = {"partition": "netns", "one-way": "netns", "etcd": "etcd", "nats": "nats"}
 
 
@@ -225,6 +234,20 @@ def test_it_shows_its_finding(name: str, tmp_path: Path, request: pytest.Fixture
         if part in name:
             need(marker)
     more = request.getfixturevalue("outside_system") if name == "outside" else []
+    shows(tmp_path, name, more, FINDINGS[name][0])
+
+
+@pytest.mark.sut
+@pytest.mark.load
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("variant", VARIANTS if EVERY else [])
+def test_a_variant_shows_its_own(variant: str, tmp_path: Path) -> None:
+    name, change, finding = VARIANTS[variant]
+    shows(tmp_path, name, [change], finding)
+
+
+def shows(tmp_path: Path, name: str, more: list[str], finding: Finding) -> None:
+    """Run it, and look for its finding."""
     calm = [
         "generator.send_lag_p99_ms=5000",
         "generator.hub_lag_p99_ms=5000",
@@ -234,5 +257,5 @@ def test_it_shows_its_finding(name: str, tmp_path: Path, request: pytest.Fixture
     verdict = done.json("verdict.json")
     assert done.code == 0, done.out + done.err
     assert verdict["faults"] and all(one["verified"] and one["recovered"] for one in verdict["faults"])
-    FINDINGS[name][0](done)
+    finding(done)
     assert left_over(done.json("manifest.json")["run_id"]) == []

@@ -209,6 +209,34 @@ def test_two_faults_at_once_and_stop_in_reverse(lab: Lab) -> None:
     assert ends == ["two", "two", "one", "one"]
 
 
+def test_a_fault_strikes_while_another_target_still_recovers(lab: Lab) -> None:
+    """A kill whose target isn't proven to serve yet, when its neighbour is paused and comes back before it."""
+    steps = [
+        step("kill", "process.kill", restart_after_s=0.2),
+        step("pause", "process.pause", hold_s=0.3, at_s=1.5, select={"role": "worker", "index": [2]}),
+    ]
+
+    class Late:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def serving(self, target: Target) -> Any:
+            seen = self._real.serving(target)
+            late = target.index == 1 and "recovered" not in lab.phases("pause")
+            return dataclasses.replace(seen, healthy=False) if late else seen
+
+    using = lab.ports()
+    using = dataclasses.replace(using, processes=Late(using.processes))  # type: ignore[arg-type]
+    scheduler(lab, steps, using=using).run()
+    order = [f"{line.fault_id} {line.phase}" for line in lab.lines()]
+    assert order.index("kill recovering") < order.index("pause verified") < order.index("kill recovered")
+    assert [lab.phases(one)[-1] for one in ("kill", "pause")] == ["recovered", "recovered"]
+    assert lab.line("kill", "recovered").evidence["recovered_by"] == "undo"
+
+
 def test_stop_before_a_fault_is_due_injects_nothing(lab: Lab) -> None:
     intent = threading.Event()
     one = scheduler(lab, [step("late", "process.kill", at_s=20)], Hooks(before=lambda _: intent.set()))
