@@ -36,6 +36,7 @@ ROUNDS = 16
 ROUND_S = 2.0
 SILENT_S = 10.0  # a worker speaks twenty times a second
 LOOK_S = 0.25
+STOP_S = 1.0
 CLOSE_S = 15.0  # users have ended by then: a worker only writes its last records
 SETTLE_S = 10.0
 CLOCK_ERROR_MAX_NS = 5 * clock.MS  # what a chunk's time may be off by before it counts as late, too
@@ -144,7 +145,11 @@ class Fleet:
         """Wait for each worker's count; what is missing is named. The clocks are compared once more."""
         self._ending = True
         workers = list(self._workers.values())
-        clock.wait_until(lambda: all(one.closed or one.gone for one in workers), CLOSE_S)
+        if not clock.wait_until(self._all_ended, STOP_S):
+            for worker in workers:  # Locust stopped without telling them, as it does when it quits
+                if not (worker.closed or worker.gone):
+                    self._send("stop", worker, None)
+            clock.wait_until(self._all_ended, CLOSE_S)
         self._stop_watching()
         problems: list[str] = []
         told = [self._end_of(one, problems) for one in workers]
@@ -270,6 +275,9 @@ class Fleet:
         if self._watching is not None:
             self._watching.kill()
             self._watching = None
+
+    def _all_ended(self) -> bool:
+        return all(one.closed or one.gone for one in self._workers.values())
 
     def _send(self, kind: str, worker: Worker, data: Any) -> None:
         self._environment.runner.send_message(kind, data, worker.client_id)

@@ -22,7 +22,7 @@ from gevent.event import AsyncResult, Event
 from harness import messages
 from harness.collect import ship
 from harness.collect.sink import Sink
-from harness.core import clock, config, manifest, rundir, strict
+from harness.core import clock, config, manifest, proc, rundir, strict
 from harness.core.clock import Anchor
 from harness.core.errors import Exit, SquallError, UsageError
 from harness.core.rundir import RunDir
@@ -38,7 +38,7 @@ LIVE_S = 0.05  # what faults wait for is known to the master that late at most
 LOOK_S = 0.5
 MASTER_SILENT_S = 15.0  # Locust's master answers each heartbeat, once a second
 NUMBERS_S = 10.0
-ALONE_DRAIN_S = 1.0  # without its master a worker gives its streams so long
+SIGNALLED_DRAIN_S = 1.0  # a worker that is told to end before its master says so gives its streams so long
 
 
 class Worker:
@@ -66,7 +66,7 @@ class Worker:
         gevent.spawn(self._greet)
         if environment.parsed_options.processes:  # forked by Locust: Ctrl-C is the master's to handle
             signal.signal(signal.SIGINT, self._on_interrupt)
-            gevent.spawn(self._watch_parent, os.getppid())
+            proc.die_with_parent()
 
     @property
     def traffic(self) -> TrafficContext | None:
@@ -114,7 +114,7 @@ class Worker:
     def quit(self) -> None:
         """quitting: perhaps by a signal in the middle of a test."""
         if self._generator is not None:
-            self.environment.stop_timeout = ALONE_DRAIN_S
+            self.environment.stop_timeout = SIGNALLED_DRAIN_S
             self._runner.stop()
 
     def judge(self) -> None:
@@ -143,20 +143,10 @@ class Worker:
             gevent.sleep(LIVE_S)
 
     def _watch_master(self) -> None:
-        while True:
+        """End with a master that is gone, and at once: streams that are cut now would look like the system's."""
+        while clock.now_ns() - self._heard_ns < MASTER_SILENT_S * clock.NS:
             gevent.sleep(LOOK_S)
-            if clock.now_ns() - self._heard_ns > MASTER_SILENT_S * clock.NS:
-                self._leave(f"nothing from the master for {MASTER_SILENT_S:g} s")
-
-    def _watch_parent(self, parent: int) -> None:
-        while os.getppid() == parent:
-            gevent.sleep(LOOK_S)
-        self._leave("the master is gone")
-
-    def _leave(self, why: str) -> None:
-        """Nobody wants the load any more: end it and this process."""
-        log.error("squall: %s: this worker ends", why)
-        self.quit()
+        log.error("squall: nothing from the master for %g s: this worker ends", MASTER_SILENT_S)
         os._exit(int(Exit.INVALID))  # Locust's own end would wait for the master
 
     # --- messages --------------------------------------------------------------------------------

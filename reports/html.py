@@ -108,6 +108,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "d": data,
         "losses": data.losses[:MAX_CARDS],
         "faults": data.faults[:MAX_CARDS],
+        "generators": data.generators[:MAX_CARDS],
         "windows": _windows(data),
         "scenario_yaml": text.shorten(data.scenario_yaml, MAX_YAML_CHARS),
         "word": text.status(data.verdict.status),

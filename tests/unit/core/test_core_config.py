@@ -303,7 +303,7 @@ def test_hashes_change_with_what_they_are_of() -> None:
         == config.config_sha256(build(generator__processes="1"))
     )
     assert config.trace_sha256(spread) == config.trace_sha256(s), "the same requests, from wherever"
-    assert config.build(config.to_plain(spread), "f.yaml") == spread
+    assert config.build(strict.parse_yaml(config.to_yaml(spread), "f"), "f") == spread
     explicit = build(LEAST, recover_timeout_s="15.0")
     assert config.config_sha256(explicit) == config.config_sha256(build(LEAST))  # a default written out
 
