@@ -16,7 +16,7 @@ from harness import platforms
 from harness.collect import gauges
 from harness.core.errors import InvalidRun
 from harness.core.rundir import RunDir
-from harness.generator import Load, Test
+from harness.generator import Load, Trial
 from harness.observer import Observer
 from harness.sut import outside
 
@@ -27,7 +27,7 @@ class Faulting:
     """Made at instant 0; `run` in a greenlet, `stop` while the load still goes on, then `close`."""
 
     def __init__(
-        self, run: RunDir, test: Test, load: Load, observer: Observer, reason: Callable[[str], None]
+        self, run: RunDir, test: Trial, load: Load, observer: Observer, reason: Callable[[str], None]
     ) -> None:
         """`reason` is told why the run can't be judged. Raises UsageError for an impossible plan."""
         self._test, self._load, self._observer, self._reason = test, load, observer, reason

@@ -23,7 +23,7 @@ from harness.core import clock, config, manifest, proc
 from harness.core.clock import Anchor
 from harness.core.errors import InvalidRun, UsageError
 from harness.core.rundir import RunDir
-from harness.generator import Measured, Test
+from harness.generator import Measured, Trial
 from harness.messages import Closed, Hello
 from harness.traffic import figures
 from harness.traffic.context import Numbering, TrafficContext
@@ -117,7 +117,7 @@ class Fleet:
         for worker in self._workers.values():
             worker.offset = self._align(worker)
 
-    def begin(self, run: RunDir, test: Test) -> None:
+    def begin(self, run: RunDir, test: Trial) -> None:
         """Give every worker its plan; its users can't start before. Raises UsageError."""
         self._run, self._anchor = run, test.anchor
         scenario = config.to_yaml(test.scenario)

@@ -31,8 +31,8 @@ NICE = -10  # where it is allowed: what measures must not wait for what is measu
 
 
 @dataclass(frozen=True)
-class Test:
-    """What a process needs to know of a test. `anchor` is on this process's own clock."""
+class Trial:
+    """What a process needs to know of one test. `anchor` is on this process's own clock."""
 
     scenario: Scenario
     sut: SutState
@@ -73,7 +73,7 @@ class Load(Protocol):
         """Make ready, before instant 0. Raises UsageError, InvalidRun."""
         ...
 
-    def begin(self, run: RunDir, test: Test) -> None:
+    def begin(self, run: RunDir, test: Trial) -> None:
         """Users may start."""
         ...
 
@@ -96,7 +96,7 @@ class Generator:
     """Begins when made; `end` it once."""
 
     def __init__(
-        self, test: Test, records: Records, numbers: Numbers, index: int = 0, count: int = 1
+        self, test: Trial, records: Records, numbers: Numbers, index: int = 0, count: int = 1
     ) -> None:
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
@@ -138,7 +138,7 @@ class Alone:
     def gather(self) -> None:
         """Nothing to wait for."""
 
-    def begin(self, run: RunDir, test: Test) -> None:
+    def begin(self, run: RunDir, test: Trial) -> None:
         """Open the file of records; from now on users find their traffic."""
         self._sink = Sink(run, 0)
         self._generator = Generator(test, self._sink, Numbering())

@@ -26,7 +26,7 @@ from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir
 from harness.faulting import Faulting
 from harness.fleet import Fleet
-from harness.generator import Alone, Load, Test
+from harness.generator import Alone, Load, Trial
 from harness.locust_process import CONTROL_ENV, GUARDED_ENV, STATUS_ENV
 from harness.observer import Observer
 from harness.traffic import users
@@ -91,7 +91,7 @@ class Session:
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
         anchor = self._anchor = clock.anchor_now()
         manifest.update(run, anchor={"mono_ns": anchor.mono_ns, "wall_ns": anchor.wall_ns})
-        test = Test(scenario, sutfile.load(run), run_id, anchor)
+        test = Trial(scenario, sutfile.load(run), run_id, anchor)
         self._load.begin(run, test)
         self._faults = Faulting(run, test, self._load, self._observer, self._reasons.append)
         self._background = [

@@ -27,7 +27,7 @@ from harness.core.clock import Anchor
 from harness.core.errors import Exit, SquallError, UsageError
 from harness.core.rundir import RunDir
 from harness.core.sutfile import SutState
-from harness.generator import Generator, Test
+from harness.generator import Generator, Trial
 from harness.messages import Closed, Plan
 from harness.traffic.context import TrafficContext
 
@@ -82,7 +82,7 @@ class Worker:
             raise UsageError("no plan came from the master; a worker can't join a test that goes on")
         file = f"scenario of {plan.run_id}"
         scenario = config.build(strict.parse_yaml(plan.scenario, file), file)
-        test = Test(scenario, messages.read(plan.sut, SutState), plan.run_id, Anchor(*plan.anchor))
+        test = Trial(scenario, messages.read(plan.sut, SutState), plan.run_id, Anchor(*plan.anchor))
         own = self._own_directory(plan)
         self._records = ship.Shipper() if own is None else Sink(own, plan.worker_index)
         self._generator = Generator(test, self._records, self._numbers, plan.worker_index, plan.worker_count)
