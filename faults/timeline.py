@@ -16,7 +16,7 @@ import msgspec
 
 from faults import FAULTS, engine, peers, targets
 from faults.ports import Fault, Target
-from harness.core import strict
+from harness.core import phases, strict
 from harness.core.config import Scenario, Select, Step, When
 from harness.core.errors import ScenarioError
 from harness.core.ids import rng
@@ -222,20 +222,22 @@ def _check_step(
             file, f"{path}.{key}", f"squall can't start a process of an outside system again (value "
             f"{lasts_s(fault)})", "remove it: the target stays dead; or use process.pause",
         )  # fmt: skip
-    if step.every_s is not None and scenario.load.duration_s / step.every_s > MAX_REPETITIONS:
+    start_s, end_s = phases.stretch(scenario.load, step.phase)
+    of, length_s = ("the load" if step.phase is None else f"phase {step.phase!r}"), end_s - start_s
+    if step.every_s is not None and length_s / step.every_s > MAX_REPETITIONS:
         raise ScenarioError(
             file, f"{path}.every_s", f"{step.every_s} makes more than {MAX_REPETITIONS} faults",
             "seconds between two of them",
         )  # fmt: skip
-    if step.at_s + step.jitter_s > scenario.load.duration_s:
+    if step.at_s + step.jitter_s > length_s:
         raise ScenarioError(
-            file, f"{path}.jitter_s", f"at_s {step.at_s} + jitter_s {step.jitter_s} is after the end of the "
-            f"load, {scenario.load.duration_s} s", "lower one of them",
+            file, f"{path}.jitter_s", f"at_s {step.at_s} + jitter_s {step.jitter_s} is after the end of "
+            f"{of}, {length_s:g} s", "lower one of them",
         )  # fmt: skip
-    if step.at_s + step.jitter_s + _waits_s(step) > scenario.load.duration_s:
+    if step.at_s + step.jitter_s + _waits_s(step) > length_s:
         raise ScenarioError(
             file, f"{path}.when.within_s", f"{_waits_s(step):g} from at_s {step.at_s:g} + jitter_s "
-            f"{step.jitter_s:g} is after the end of the load, {scenario.load.duration_s:g} s", "lower it",
+            f"{step.jitter_s:g} is after the end of {of}, {length_s:g} s", "lower it",
         )  # fmt: skip
 
 
@@ -256,11 +258,13 @@ def _check_peers(one: Injection, counts: Mapping[str, int], file: str, path: str
 def _occurrences(
     scenario: Scenario, step: Step, fault: Fault, select: Select | Target, counts: Mapping[str, int]
 ) -> list[Injection]:
-    """The step and its repetitions that begin before the load ends; jitter delays by 0 to jitter_s."""
+    """The step and its repetitions that begin before its phase or the load ends; jitter delays by 0 to jitter_s."""
     params = {key: value for key, value in dataclasses.asdict(fault).items() if value is not None}  # type: ignore[call-overload]
     found: list[Injection] = []
-    number, nominal_s = 1, step.at_s
-    while nominal_s + step.jitter_s <= scenario.load.duration_s:
+    start_s, end_s = phases.stretch(scenario.load, step.phase)
+    first_s = round(start_s + step.at_s, 9)
+    number, nominal_s = 1, first_s
+    while nominal_s + step.jitter_s <= end_s:
         late_s = rng(scenario.seed, "fault", step.id, number).uniform(0, step.jitter_s)
         found.append(
             Injection(
@@ -279,7 +283,7 @@ def _occurrences(
         )
         if step.every_s is None:
             break
-        nominal_s = round(step.at_s + number * step.every_s, 9)
+        nominal_s = round(first_s + number * step.every_s, 9)
         number += 1
     return found
 

@@ -27,8 +27,9 @@ GUARDED_ENV = "SQUALL_GUARDED"  # set: a guardian watches already
 
 def processes(scenario: Scenario) -> int:
     """How many the scenario wants; 0 in it means one for each core, but none without a user."""
-    users = sum(user.count for user in scenario.load.users)
-    return scenario.generator.processes or min(len(os.sched_getaffinity(0)), users)
+    cores = len(os.sched_getaffinity(0))
+    users = cores if scenario.load.arrivals else sum(user.count for user in scenario.load.users)
+    return scenario.generator.processes or min(cores, users)
 
 
 class LocustProcess:

@@ -57,6 +57,11 @@ def on_init(environment: Environment, **_: Any) -> None:
     ):
         event.add_listener(guarded(listener, session))
 
+    def on_user_error(exception: Exception, **_: Any) -> None:
+        session.broken(f"a user: {exception}")
+
+    environment.events.user_error.add_listener(on_user_error)
+
 
 def _session(environment: Environment) -> Session:
     """Of a run with one process, or of the master of several. Raises UsageError."""
@@ -66,7 +71,7 @@ def _session(environment: Environment) -> Session:
             "--run-dir is missing: start a system with `squall up SCENARIO`, it prints the command"
         )
     session = Session(environment, rundir.open_run(Path(options.run_dir)))
-    wanted = sum(user.count for user in session.scenario.load.users)
+    wanted = sum(user_class.fixed_count for user_class in environment.user_classes)
     options.num_users = options.num_users or wanted  # also what the web UI's form shows
     options.spawn_rate = options.spawn_rate or wanted
     return session

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from faults import targets, timeline
 from harness import platforms
-from harness.core import clock, config, rundir
+from harness.core import arrivals, clock, config, lengths, phases, rundir
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, UsageError
 from harness.stats import metrics
 from harness.sut import launch
-from harness.traffic import prompts
+from harness.traffic import prompts, replay
 
 
 def load(path: Path, overrides: list[str], seed: int | None) -> Scenario:
@@ -30,6 +30,7 @@ def check(scenario: Scenario, file: str, baseline: Path | None = None) -> None:
         )
     metrics.check_gates(scenario, file)
     prompts.check(scenario, file)
+    replay.check(scenario, file)
     fault_plan(scenario, file)
     if baseline is not None and not rundir.open_run(baseline).metrics.exists():
         raise UsageError(f"{baseline}: no metrics.json; --baseline takes the directory of a finished run")
@@ -86,12 +87,27 @@ def _load_lines(scenario: Scenario) -> list[str]:
     lines = [
         f"load     {load.warmup_s:g} s warm-up, {load.duration_s:g} s, up to {load.drain_s:g} s drain, seed {scenario.seed}"
     ]
-    for user in load.users:
+    if load.arrivals is not None:
+        lines.append(f"  arrivals {arrivals.shown(load.arrivals)}")
+    lines += [_entry_line(user) for user in load.users]
+    for span in phases.spans(load):
+        counts = [
+            f"{phases.active(user, span.phase)} x {user.user_class}" for user in load.users if user.count
+        ]
+        shown = f" ({', '.join(counts)})" if counts else ""
         lines.append(
-            f"  {user.count} x {user.user_class}: prompt {_length(user.prompt_tokens)}, answer {_length(user.output_tokens)} tokens"
+            f"  {span.start_s:8.3f} s  phase {span.phase.duration_s:g} s, {phases.label(span.phase)}{shown}"
         )
     return lines
 
 
-def _length(length: config.Length) -> str:
-    return f"{length.uniform[0]}-{length.uniform[1]}" if isinstance(length, config.Uniform) else str(length)
+def _entry_line(user: config.UserClass) -> str:
+    prompt, answer = lengths.shown(user.prompt_tokens), lengths.shown(user.output_tokens)
+    who = f"{user.count} x" if user.weight is None else f"weight {user.weight:g} of the arrivals:"
+    extras = [
+        user.conversation and f"conversations of {lengths.shown(user.conversation.turns)} turns",
+        user.prefix and f"prefix of {user.prefix.tokens} tokens out of {user.prefix.groups}",
+        user.retry and f"up to {user.retry.max_attempts} attempts",
+    ]
+    more = "".join(f", {extra}" for extra in extras if extra)
+    return f"  {who} {user.user_class}: prompt {prompt}, answer {answer} tokens{more}"

@@ -20,7 +20,7 @@ import gevent
 from gevent.socket import wait_read
 
 from faults import guardian
-from harness.core import clock, config, ids, manifest, netns, proc, rundir, strict, sutfile
+from harness.core import clock, config, ids, manifest, netns, phases, proc, rundir, strict, sutfile
 from harness.core.clock import Anchor
 from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir
@@ -29,7 +29,7 @@ from harness.fleet import Fleet
 from harness.generator import Alone, Load, Trial
 from harness.locust_process import CONTROL_ENV, GUARDED_ENV, STATUS_ENV
 from harness.observer import Observer
-from harness.traffic import users
+from harness.traffic import open_loop, users
 from harness.traffic.context import TrafficContext
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class Session:
         _refuse_outside(run)
         self.phase = "idle"
         self.child = GUARDED_ENV in os.environ  # of `squall run`, which guards, restores and judges
-        self._load: Load = Fleet(environment, self._lost) if environment.parsed_options.master else Alone()
+        options = environment.parsed_options
+        self._load: Load = Fleet(environment, self._lost) if options.master else Alone()
         self._anchor: Anchor | None = None  # of the test that goes on
         self._reasons: list[str] = []
         self._interrupted = False
@@ -58,9 +59,11 @@ class Session:
         self._open = contextlib.ExitStack()
         self._background: list[gevent.Greenlet] = []
         self._judging: gevent.Greenlet | None = None
-        self._healed = False
+        self._healed = self._broken = False
         self._answered = 0  # requests that ended well within the warm-up
         users.configure(environment, self.scenario)
+        self._expected = options.expect_workers if options.master else 1
+        open_loop.configure(environment, self.scenario, self._expected)
         environment.stop_timeout = self.scenario.load.drain_s + STOP_MARGIN_S
         if self.child:
             gevent.spawn(self._listen, int(os.environ[CONTROL_ENV]))
@@ -82,11 +85,17 @@ class Session:
         run, scenario = self.run, self.scenario
         run_id = manifest.read(run)["run_id"]
         self._load.gather()
+        if scenario.load.arrivals is not None and self._load.processes != self._expected:
+            raise UsageError(
+                f"{self._load.processes} workers are there, {self._expected} should share load.arrivals: "
+                f"start the master with --expect-workers {self._load.processes}"
+            )
         if not self.child:
             self._open.enter_context(rundir.hold(run))
             self._guardian = guardian.start(run, run_id)
         self._observer = Observer(run, run_id)
-        self._healed, self._reasons, self._judging = False, [], None
+        self._healed = self._broken = False
+        self._reasons, self._judging = [], None
         self._answered = 0
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
         anchor = self._anchor = clock.anchor_now()
@@ -169,7 +178,10 @@ class Session:
         self._judging.join()
 
     def broken(self, reason: str) -> None:
-        """One of our own listeners failed: the run can't be trusted; end it."""
+        """One of our own listeners or users failed: the run can't be trusted; end it."""
+        if self._broken:
+            return
+        self._broken = True
         with contextlib.suppress(OSError, UsageError):
             manifest.add_reasons(self.run, [f"squall failed: {reason}"])
         self.environment.process_exit_code = int(Exit.INVALID)
@@ -237,11 +249,14 @@ class Session:
         load, fd = self.scenario.load, int(os.environ[STATUS_ENV])
         before = 0
         while self._anchor is not None:
-            live = self._load.totals()
+            live, t_s = self._load.totals(), anchor.t_ns() / clock.NS
+            users_now, span = self.environment.runner.user_count, phases.at(load, t_s - load.warmup_s)
+            if span is not None:
+                users_now = min(users_now, phases.active_users(load, t_s - load.warmup_s))
             status = {
-                "phase": self.phase, "t_s": anchor.t_ns() / clock.NS, "total_s": load.warmup_s + load.duration_s,
-                "users": self.environment.runner.user_count, "processes": self._load.processes,
-                "sent": live.sent, "in_flight": live.in_flight,
+                "phase": span.name if span is not None and self.phase == "load" else self.phase,
+                "t_s": t_s, "total_s": load.warmup_s + load.duration_s, "users": users_now,
+                "processes": self._load.processes, "sent": live.sent, "in_flight": live.in_flight,
                 "shed": live.shed, "failed": live.failed, "cancelled": live.cancelled,
                 "tokens_per_s": (live.tokens - before) / STATUS_EVERY_S, "open_faults": self._faults.open_ids(),
             }  # fmt: skip

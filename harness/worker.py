@@ -53,6 +53,7 @@ class Worker:
         self._records: Sink | ship.Shipper | None = None
         self._welcome = Event()
         self._heard_ns = clock.now_ns()
+        self._broken = False
         self._background: list[gevent.Greenlet] = []
         self._numbers = _Numbers(self._runner)
         for name, listener in (
@@ -121,7 +122,10 @@ class Worker:
         """quit: runs are judged where the master is."""
 
     def broken(self, reason: str) -> None:
-        """One of our own listeners failed: tell the master, and end."""
+        """One of our own listeners or users failed: tell the master, and end."""
+        if self._broken:
+            return
+        self._broken = True
         with contextlib.suppress(Exception):  # edge: the master may be what is missing
             self._runner.send_message(messages.FAILED, reason)
         self.environment.process_exit_code = int(Exit.INVALID)

@@ -78,8 +78,8 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
 class Band(msgspec.Struct, frozen=True, kw_only=True):
     """A shaded stretch of the run axis, in seconds since the load began."""
 
-    kind: Literal["warmup", "fault", "recovery"]
-    fault_id: str
+    kind: Literal["warmup", "phase", "fault", "recovery"]
+    fault_id: str  # "" where it is no fault's
     label: str
     start_s: float
     end_s: float

@@ -19,6 +19,7 @@ ABOUT = {
                     "clients in flight that were hurt.",
     "budget": "Seconds lost / 2592 s, the downtime that 99.9% allows in a month of 30 days.",
     "steady": "After warm-up, outside every fault and recovery window.",
+    "phase window": "A phase of the load (load.phases), in which its own share of the users is active.",
     "fault window": "From the moment a fault took effect until its undo was requested (kill: until restarted).",
     "recovery window": "From the moment a fault was gone until its target served again.",
     "stream_error": "The server sent an error event inside a 200 answer.",

@@ -48,7 +48,12 @@ QUIET = {"ok": 0.75, "cancelled": 0.5}  # so that what went wrong stands out
 STATE_COLOURS = {
     "green": GREEN, "red": RED, "unknown": GREY, "hurt": ORANGE, "silent": PURPLE,
 }  # fmt: skip
-BAND_COLOURS = {"warmup": ("#8a929c", 0.10), "fault": ("#d1495b", 0.15), "recovery": ("#d98a1f", 0.12)}
+BAND_COLOURS = {
+    "warmup": ("#8a929c", 0.10),
+    "phase": ("#7c9cc4", 0.0),
+    "fault": ("#d1495b", 0.15),
+    "recovery": ("#d98a1f", 0.12),
+}
 
 MAX_LANES = 12
 LABEL_CHARS = 20
@@ -223,10 +228,11 @@ def _users(timeline: Timeline, x_range: Range1d, t_s: list[float]) -> figure:
 
 
 def _events(timeline: Timeline, x_range: Range1d) -> figure:
-    """One lane per fault: the fault's bar, the recovery's lighter one, and its name."""
-    bands = [band for band in timeline.bands if band.kind != "warmup"]
+    """A lane for the load's phases, then one per fault: its bar, the recovery's lighter one, and its name."""
+    bands = [band for band in timeline.bands if band.kind in ("fault", "recovery")]
+    phases = [band for band in timeline.bands if band.kind == "phase"]
     lanes = _lanes(bands)
-    shown = list(dict.fromkeys(lanes.values())) or ["warm-up"]
+    shown = [*(["load"] if phases else []), *dict.fromkeys(lanes.values())] or ["warm-up"]
     plot = _figure(timeline, x_range, 10 + 22 * len(shown), y_range=FactorRange(factors=shown[::-1]))
     plot.ygrid.visible = False
     source = ColumnDataSource({
@@ -241,9 +247,27 @@ def _events(timeline: Timeline, x_range: Range1d) -> figure:
         ("fault", "@id"), ("stretch", "@what"), ("from", "@left{0.00} s"), ("to", "@right{0.00} s"),
         ("", "@label"),
     ]))  # fmt: skip
-    if len(shown) == len(lanes):
+    if len(set(lanes.values())) == len(lanes):
         _name_bars(plot, timeline, bands, lanes)
+    if phases:
+        _phases(plot, phases)
     return plot
+
+
+def _phases(plot: figure, phases: Sequence[Band]) -> None:
+    """The load's phases, each with its name in its bar."""
+    source = ColumnDataSource({
+        "lane": ["load"] * len(phases), "left": [b.start_s for b in phases], "right": [b.end_s for b in phases],
+        "middle": [(b.start_s + b.end_s) / 2 for b in phases], "label": [b.label for b in phases],
+        "name": [shorten(b.label.partition(":")[0], LABEL_CHARS) for b in phases],
+    })  # fmt: skip
+    bars = plot.hbar(y="lane", left="left", right="right", height=0.72, source=source, line_color=GREY,
+                     color=BAND_COLOURS["phase"][0], fill_alpha=0.35)  # fmt: skip
+    plot.text(x="middle", y="lane", text="name", source=source, text_align="center", text_baseline="middle",
+              text_font_size="11px", text_color=GREY)  # fmt: skip
+    plot.add_tools(HoverTool(renderers=[bars], tooltips=[
+        ("phase", "@label"), ("from", "@left{0.0} s"), ("to", "@right{0.0} s"),
+    ]))  # fmt: skip
 
 
 def _lanes(bands: Sequence[Band]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core import phases
 from harness.core.clock import NS
 from harness.core.records import OUTCOMES
 from harness.stats import health
@@ -93,14 +94,26 @@ def _stalls_ms(series: Series, bins: int) -> Floats:
 
 
 def _bands(analysis: Analysis) -> list[Band]:
-    """Warm-up, then each fault's windows in order of time."""
-    warmup_s = analysis.data.scenario.load.warmup_s
-    bands = [Band(kind="warmup", fault_id="", label="warm-up", start_s=0.0, end_s=warmup_s)]
+    """Warm-up, the load's phases, then each fault's windows in order of time."""
+    load = analysis.data.scenario.load
+    bands = [Band(kind="warmup", fault_id="", label="warm-up", start_s=0.0, end_s=load.warmup_s)]
+    levels = {f"phase:{phase.name}": phases.label(phase) for phase in load.phases}
     names: dict[str, str] = {}
     for event in analysis.events:
         target = f", {event.target}" if event.fault_id in names else f"{event.fault} on {event.target}"
         names[event.fault_id] = names.get(event.fault_id, "") + target
     for window in analysis.windows.values():
+        if window.kind == "phase":
+            bands += [
+                Band(
+                    kind="phase",
+                    fault_id="",
+                    label=levels.get(window.name, window.name),
+                    start_s=a / NS,
+                    end_s=b / NS,
+                )
+                for a, b in window.intervals
+            ]
         if window.kind not in ("fault", "recovery") or window.fault_id is None:
             continue
         bands += [

@@ -9,20 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from harness.core import strict
+from harness.core import check_load, phases, strict
 from harness.core.errors import ScenarioError
 from harness.core.records import VIOLATIONS
-from harness.core.words import P
 
 if TYPE_CHECKING:
-    from harness.core.config import Cancel, Length, Load, Scenario, Step, Sut, UserClass, When
+    from harness.core.config import Load, Scenario, Step, Sut, When
 
-NAME_LENGTH = 64
+NAME_LENGTH = check_load.NAME_LENGTH
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
-MAX_SECONDS = 10_000_000  # four months
 MAX_PROCESSES = 256
-MAX_USERS = 100_000  # far beyond what one process can drive
-MAX_PROMPT_TOKENS = 1_000_000
 
 
 class Need(Protocol):
@@ -41,7 +37,8 @@ def check(s: Scenario, file: str) -> None:
     need(all(c.isascii() and (c.isalnum() or c in "-_.") for c in s.name) and 0 < len(s.name) <= NAME_LENGTH,
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
-    _load(s.load, need)
+    check_load.load(s.load, need)
+    phases.check_sum(s.load, file)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
@@ -50,7 +47,7 @@ def check(s: Scenario, file: str) -> None:
         need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
     seen: set[str] = set()
     for n, step in enumerate(s.faults):
-        _step(step, f"faults[{n}]", s.load.duration_s, seen, need)
+        _step(step, f"faults[{n}]", s.load, seen, need)
     for n, gate in enumerate(s.gates):
         need((gate.max is None) != (gate.min is None), f"gates[{n}]", "needs exactly one of max and min",
              f"for example {{metric: {gate.metric}, window: {gate.window}, max: 500}}")  # fmt: skip
@@ -65,8 +62,8 @@ def _processes(s: Scenario, need: Need) -> None:
     count, users = s.generator.processes, sum(user.count for user in s.load.users)
     need(0 <= count <= MAX_PROCESSES, "generator.processes", f"got {count}",
          f"1 to {MAX_PROCESSES}, or 0 for one on each core")  # fmt: skip
-    need(count <= users, "generator.processes", f"{count} for {users} users: some would have none",
-         f"at most {users}")  # fmt: skip
+    need(count <= users or s.load.arrivals is not None, "generator.processes",
+         f"{count} for {users} users: some would have none", f"at most {users}")  # fmt: skip
 
 
 def _sut(sut: Sut, need: Need) -> None:
@@ -145,64 +142,6 @@ def _is_url(url: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and printable
 
 
-def _load(load: Load, need: Need) -> None:
-    for field, low in (("duration_s", False), ("timeout_s", False), ("warmup_s", True), ("drain_s", True)):
-        value = getattr(load, field)
-        need(value > 0 or (low and value == 0), f"load.{field}",
-             f"must be {'0 or more' if low else 'above 0'}, got {value}", "seconds")  # fmt: skip
-        need(value <= MAX_SECONDS, f"load.{field}", f"{value} is above {MAX_SECONDS}", "seconds")
-    need(bool(load.users), "load.users", "is empty", "name at least one user class with a count")
-    for n, user in enumerate(load.users):
-        _user(user, f"load.users[{n}]", need)
-
-
-def _user(u: UserClass, here: str, need: Need) -> None:
-    need(u.count >= 1, f"{here}.count", f"must be 1 or more, got {u.count}", "number of users")
-    need(u.count <= MAX_USERS, f"{here}.count", f"{u.count} is above {MAX_USERS}", "number of users")
-    need(u.think_s >= 0, f"{here}.think_s", f"must be 0 or more, got {u.think_s}", "seconds")
-    _, longest = _length(u.prompt_tokens, f"{here}.prompt_tokens", need)
-    need(longest <= MAX_PROMPT_TOKENS, f"{here}.prompt_tokens", f"{longest} is above {MAX_PROMPT_TOKENS}",
-         "lower it")  # fmt: skip
-    _, longest = _length(u.output_tokens, f"{here}.output_tokens", need)
-    need(
-        longest <= P,
-        f"{here}.output_tokens",
-        f"{longest} is above {P}, the length of the witness chain",
-        "lower it",
-    )
-    need((u.cancel is not None) == (u.user_class == "CancellingUser"), f"{here}.cancel",
-         f"{'is missing for' if u.cancel is None else 'does not fit'} {u.user_class}",
-         "CancellingUser needs `cancel: {after_tokens: 20, mode: rst}`, the others have none")  # fmt: skip
-    if u.cancel is not None:
-        need(u.cancel.after_tokens >= 0, f"{here}.cancel.after_tokens", f"got {u.cancel.after_tokens}",
-             "0 = during prefill")  # fmt: skip
-        need(u.cancel.after_tokens <= longest, f"{here}.cancel.after_tokens",
-             f"{u.cancel.after_tokens} never comes: answers have at most {longest} tokens", "lower it")  # fmt: skip
-        need(u.stream or u.cancel.after_tokens == 0, f"{here}.cancel.after_tokens",
-             f"{u.cancel.after_tokens} with `stream: false`: its tokens come all at once", "write 0 and after_ms")  # fmt: skip
-        need(u.cancel.after_ms >= 0, f"{here}.cancel.after_ms", f"got {u.cancel.after_ms}", "0 or more")
-        _cancel(u.cancel, f"{here}.cancel", need)
-
-
-def _cancel(cancel: Cancel, here: str, need: Need) -> None:
-    need(cancel.stall_s > 0, f"{here}.stall_s", f"must be above 0, got {cancel.stall_s}", "seconds")
-    need(cancel.mode != "timeout" or cancel.after_tokens == 0, f"{here}.after_tokens",
-         f"{cancel.after_tokens}: mode timeout waits for a time, not for tokens", "set after_ms instead")  # fmt: skip
-    storm_s = cancel.storm_every_s
-    if storm_s is not None:
-        need(storm_s > 0, f"{here}.storm_every_s", f"must be above 0, got {storm_s}", "seconds")
-        need(cancel.after_tokens == 0, f"{here}.after_tokens",
-             f"{cancel.after_tokens} beside storm_every_s: which of the two ends a stream?", "remove one")  # fmt: skip
-        need(cancel.mode != "timeout", f"{here}.mode", "timeout beside storm_every_s: each client has its own",
-             "use fin, rst, half_close or stall")  # fmt: skip
-
-
-def _length(length: Length, path: str, need: Need) -> tuple[int, int]:
-    lo, hi = (length, length) if isinstance(length, int) else length.uniform
-    need(1 <= lo <= hi, path, f"{lo}..{hi} is no range of token counts", "lo <= hi, both above 0")
-    return lo, hi
-
-
 def _when(when: When, role: str | None, here: str, need: Need) -> None:
     one, *more = when.named or ["none of them"]
     need(bool(when.named) and not more, here, "needs exactly one of streams, past_token, queued and kv_use, got "
@@ -223,14 +162,21 @@ def _when(when: When, role: str | None, here: str, need: Need) -> None:
     need(when.within_s > 0, f"{here}.within_s", f"got {when.within_s}", "above 0")
 
 
-def _step(step: Step, here: str, duration_s: float, seen: set[str], need: Need) -> None:
+def _step(step: Step, here: str, load: Load, seen: set[str], need: Need) -> None:
     need(step.id not in seen and bool(step.id), f"{here}.id", f"{step.id!r} is empty or used twice",
          "give each step an id of its own")  # fmt: skip
     need(step.id.isprintable() and len(step.id) <= NAME_LENGTH, f"{here}.id", f"{step.id!r} can't stand in a line",
          f"up to {NAME_LENGTH} characters, no line break")  # fmt: skip
     seen.add(step.id)
-    need(0 <= step.at_s <= duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of {duration_s} s",
-         "seconds from the end of warm-up, before the load ends")  # fmt: skip
+    if step.phase is None:
+        need(0 <= step.at_s <= load.duration_s, f"{here}.at_s", f"{step.at_s} is outside the run of "
+             f"{load.duration_s} s", "seconds from the end of warm-up, before the load ends")  # fmt: skip
+    else:
+        span = phases.of(load, step.phase)
+        need(span is not None, f"{here}.phase", f"load.phases has no {step.phase!r}",
+             strict.nearest(step.phase, [phase.name for phase in load.phases]))  # fmt: skip
+        need(span is None or 0 <= step.at_s <= span.phase.duration_s, f"{here}.at_s", f"{step.at_s:g} is outside phase "
+             f"{step.phase!r} of {span.phase.duration_s if span else 0:g} s", "seconds from the phase's start")  # fmt: skip
     need(step.hold_s is None or step.hold_s > 0, f"{here}.hold_s", f"got {step.hold_s}", "above 0")
     need(step.every_s is None or step.every_s > 0, f"{here}.every_s", f"got {step.every_s}", "above 0")
     need(step.jitter_s >= 0, f"{here}.jitter_s", f"got {step.jitter_s}", "0 or more")

@@ -16,19 +16,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from harness.core import check, strict
+from harness.core import check, inputs, phases, strict
+from harness.core.arrivals import Arrivals
 from harness.core.errors import ScenarioError, UsageError
+from harness.core.lengths import Length
 
 GENERATOR_VERSION = 1  # changes when the same scenario and seed would send other requests
-
-
-class Uniform(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Whole numbers lo..hi, both included, equally likely."""
-
-    uniform: tuple[int, int]
-
-
-Length = int | Uniform
 
 
 class Cancel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -46,26 +39,74 @@ class Cancel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     storm_every_s: float | None = None
 
 
+class Conversation(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """So many requests one after the other, think_s apart, each with all that was said before. One that
+    isn't answered in full ends the conversation."""
+
+    turns: Length
+
+
+class Prefix(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Prompts begin with one of `groups` texts of so many tokens, drawn for each request or conversation."""
+
+    tokens: int
+    groups: int = 1
+
+
+class Retry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a client does about an answer that never began: an error status or overload code, no connection,
+    a connection lost before the status.
+
+    It asks again after Retry-After where the answer says that (retry_after), else after min(cap_s, base_s x
+    2^n), of which full jitter takes a random share. budget_ratio: of its class's requests in one process,
+    at most this share is sent again (and budget_min more).
+    """
+
+    max_attempts: int = 3  # the first one included
+    base_s: float = 0.5
+    cap_s: float = 8
+    jitter: Literal["full", "none"] = "full"
+    retry_after: bool = True
+    budget_ratio: float | None = None
+    budget_min: int = 10
+
+
 class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """So many users of one class; each sends its next request think_s after the last ended."""
+    """`count` users of one class, each sends its next request think_s after the last ended; or, by `weight`,
+    a share of load.arrivals, each of which is a user of its own."""
 
     user_class: Literal["ChatUser", "CompletionUser", "CancellingUser"] = msgspec.field(name="class")
-    count: int
+    count: int = 0
     prompt_tokens: Length = 50
     output_tokens: Length = 150
     think_s: float = 0
     stream: bool = True  # False: one whole JSON answer
     cancel: Cancel | None = None
+    weight: float | None = None
+    conversation: Conversation | None = None
+    prefix: Prefix | None = None
+    retry: Retry | None = None
+
+
+class Phase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A stretch of the load with users_ratio times as many active users, rate_ratio times the arrivals."""
+
+    name: str
+    duration_s: float
+    users_ratio: float = 1
+    rate_ratio: float = 1
 
 
 class Load(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who sends what, for how long. duration_s excludes warmup_s."""
+    """Who sends what, for how long. duration_s excludes warmup_s; with phases it is their sum."""
 
     duration_s: float
     users: list[UserClass]
     warmup_s: float = 5
     drain_s: float = 15
     timeout_s: float = 30
+    phases: list[Phase] = []
+    arrivals: Arrivals | None = None
 
 
 class Misbehave(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -226,7 +267,8 @@ class When(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A fault at a time. Seconds from the end of warm-up; params are the fault's own fields."""
+    """A fault at a time. Seconds from the end of warm-up, or from the start of the phase that it names;
+    params are the fault's own fields."""
 
     id: str
     fault: str
@@ -236,6 +278,7 @@ class Step(msgspec.Struct, frozen=True):
     every_s: float | None = None
     jitter_s: float = 0
     when: When | None = None
+    phase: str | None = None
     params: dict[str, Any] = {}
 
 
@@ -285,7 +328,12 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
-STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s", "when")
+LATER_IN_PHASE: dict[str, Any] = {"rate_ratio": 1.0}
+LATER_IN_GENERATOR: dict[str, Any] = {"processes": 1}
+LATER_IN_STEP = {"when": None, "phase": None}
+LATER_IN_LOAD: dict[str, Any] = {"phases": [], "arrivals": None}
+LATER_IN_USER: dict[str, Any] = {"weight": None, "conversation": None, "prefix": None, "retry": None}
+STEP_KEYS = ("id", "fault", "select", "at_s", "hold_s", "every_s", "jitter_s", "when", "phase")
 
 
 def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | None = None) -> Scenario:
@@ -301,6 +349,7 @@ def load_scenario(path: Path, overrides: list[str] | None = None, seed: int | No
         strict.override(tree, item)
     if seed is not None:
         tree["seed"] = seed
+    inputs.resolve(tree, path)
     return build(tree, str(path))
 
 
@@ -308,6 +357,8 @@ def build(tree: dict[str, Any], file: str) -> Scenario:
     """A scenario from plain data; `file` names it in errors."""
     strict.check_plain(tree, file)
     tree = dict(tree)
+    if "load" in tree:
+        tree["load"] = phases.fill_duration(tree["load"])
     faults = tree.get("faults")
     if faults is not None:
         if not isinstance(faults, list):
@@ -342,15 +393,25 @@ def refuse_expired(scenario: Scenario, today: date, file: str) -> None:
 
 
 def to_plain(scenario: Scenario) -> dict[str, Any]:
-    """The resolved scenario as plain data that `build` reads back; defaults written out."""
+    """The resolved scenario as plain data that `build` reads back; defaults written out, but for keys
+    that came later: a scenario without them stays what it was, hash and all."""
     tree: dict[str, Any] = msgspec.to_builtins(scenario)
-    if tree["generator"]["processes"] == 1:  # a run with one stays what it was, hash and all
-        del tree["generator"]["processes"]
+    _leave_out(tree["generator"], LATER_IN_GENERATOR)
     for step in tree["faults"]:
         step.update(step.pop("params"))
-        if step["when"] is None:  # a step without it stays what it was, hash and all
-            del step["when"]
+        _leave_out(step, LATER_IN_STEP)
+    for phase in tree["load"]["phases"]:
+        _leave_out(phase, LATER_IN_PHASE)
+    _leave_out(tree["load"], LATER_IN_LOAD)
+    for user in tree["load"]["users"]:
+        _leave_out(user, LATER_IN_USER)
     return tree
+
+
+def _leave_out(tree: dict[str, Any], later: dict[str, Any]) -> None:
+    for key, default in later.items():
+        if tree[key] == default:
+            del tree[key]
 
 
 def to_yaml(scenario: Scenario) -> str:
@@ -374,7 +435,7 @@ def _sha256(value: Any) -> str:
 
 def config_sha256(scenario: Scenario) -> str:
     """Hash of the resolved scenario without sut, seed and name: equal = comparable."""
-    tree = to_plain(scenario)
+    tree = to_plain(scenario) | {"load": _load_by_content(scenario)}
     for key in ("sut", "seed", "name"):
         del tree[key]
     return _sha256(tree)
@@ -382,4 +443,12 @@ def config_sha256(scenario: Scenario) -> str:
 
 def trace_sha256(scenario: Scenario) -> str:
     """Hash of load, seed and generator version: equal = the same requests were to be sent."""
-    return _sha256([to_plain(scenario)["load"], scenario.seed, GENERATOR_VERSION])
+    return _sha256([_load_by_content(scenario), scenario.seed, GENERATOR_VERSION])
+
+
+def _load_by_content(scenario: Scenario) -> Any:
+    """The load as plain data; a trace is what is in the file, wherever it is."""
+    load = to_plain(scenario)["load"]
+    if load.get("arrivals") and load["arrivals"]["sha256"]:
+        del load["arrivals"]["file"]
+    return load

@@ -27,7 +27,16 @@ from harness.stats import (
 from harness.stats import hurt as hurting
 from harness.stats import verdict as verdicts
 from harness.stats import windows as windowing
-from harness.stats.analysis import Analysis, FaultEvent, GateResult, Invariant, KnownUse, Service, Window
+from harness.stats.analysis import (
+    Analysis,
+    FaultEvent,
+    GateResult,
+    Interval,
+    Invariant,
+    KnownUse,
+    Service,
+    Window,
+)
 from harness.stats.load import RunData
 from harness.stats.service import Seen, Steady
 from harness.stats.streams import Bools, within
@@ -47,7 +56,7 @@ def judge(data: RunData) -> Analysis:
     stalls = metrics.stalls_us(data.requests)
     seen, signals = _seen(data, happened, horizon)
     services = service.services(
-        seen, data.requests, good, _steady(data, windows["steady"], good), data.probes, happened, windows, horizon,
+        seen, data.requests, good, _steady_states(data, windows, happened, good), data.probes, happened, windows, horizon,
         readiness.by_fault(data, happened, seen.changes, seen.bins, horizon),
     )  # fmt: skip
     entries = ledger.build(data, happened, horizon)
@@ -129,10 +138,30 @@ def _seen(
     ), signals
 
 
-def _steady(data: RunData, window: Window, good: Bools) -> Steady:
-    first = within(data.requests.first, window.intervals) & data.requests.has_ttft
+def _steady_states(
+    data: RunData, windows: dict[str, Window], happened: tuple[FaultEvent, ...], good: Bools
+) -> dict[str, Steady]:
+    """What each fault's recovery is held against: steady, within the phase of the load in which it struck
+    where there are phases and that one has a steady part."""
+    steady = windows["steady"].intervals
+    phases = [
+        window.intervals[0] for window in windows.values() if window.kind == "phase" and window.intervals
+    ]
+    whole = _steady(data, steady, good)
+    found = {}
+    for fault_id in events.fault_ids(happened):
+        struck = min(e.effective_ns or 0 for e in events.of_id(happened, fault_id))
+        same = next((windowing.overlap(steady, one) for one in phases if one[0] <= struck < one[1]), ())
+        of_phase = _steady(data, same, good)
+        known = of_phase.goodput_ratio is not None and of_phase.ttft_p50_ms is not None
+        found[fault_id] = of_phase if known else whole
+    return found
+
+
+def _steady(data: RunData, intervals: tuple[Interval, ...], good: Bools) -> Steady:
+    first = within(data.requests.first, intervals) & data.requests.has_ttft
     ttft = (data.requests.first - data.requests.start)[first] / 1e6
-    rows = data.requests.in_window(window.intervals)
+    rows = data.requests.in_window(intervals)
     counted = int((rows & ~data.requests.is_("cancelled")).sum())
     ratio = int((rows & good).sum()) / counted if counted else None
     return Steady(ratio, float(np.median(ttft)) if len(ttft) else None)

@@ -29,8 +29,8 @@ FATES = (
 class Window:
     """A stretch of the run: `intervals` are half-open [start, end) in ns, sorted, disjoint."""
 
-    name: str  # all | steady | fault:<id> | recovery:<id>
-    kind: Literal["all", "steady", "fault", "recovery"]
+    name: str  # all | steady | phase:<name> | fault:<id> | recovery:<id>
+    kind: Literal["all", "steady", "phase", "fault", "recovery"]
     fault_id: str | None
     intervals: tuple[Interval, ...]
 

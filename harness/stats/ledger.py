@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from harness.collect import counters
-from harness.core.config import Scenario, Uniform
+from harness.core import lengths
+from harness.core.config import Scenario
 from harness.core.records import OUTCOMES
+from harness.core.words import P
 from harness.stats import health
 from harness.stats.analysis import FATES, FaultEvent, LedgerEntry
 from harness.stats.events import RESTARTING, SUDDEN
@@ -163,12 +165,12 @@ def _fates(
     row_of = {str(name): k for k, name in enumerate(s.request_id)} if len(there) else {}
     migrated = data.frame["migrated"].fillna(0).to_numpy(np.int64)
     fates: dict[str, list[str]] = {fate: [] for fate in FATES}
-    lengths = _output_lengths(data.scenario)
+    asked = _output_lengths(data.scenario)
     for name, segment_length in zip(there["request_id"], _lengths(there), strict=True):
         row = row_of.get(str(name))
         if row is None:
             # no record: a canary, or some other's request, unless it asked for as much as our users do
-            if segment_length in lengths:
+            if segment_length in asked:
                 fates["lost"].append(str(name))
             continue
         if s.end[row] <= since and s.closed[row]:
@@ -192,11 +194,11 @@ def _lengths(there: pd.DataFrame) -> Sequence[int]:
 
 
 def _output_lengths(scenario: Scenario) -> frozenset[int]:
-    """Lengths of answers that the scenario's users ask for."""
-    found: set[int] = set()
+    """Lengths of answers that the scenario's users ask for; a trace may ask for any."""
+    arrivals = scenario.load.arrivals
+    found = set(range(2, P + 1)) if arrivals is not None and arrivals.process == "trace" else set()
     for user in scenario.load.users:
-        tokens = user.output_tokens
-        low, high = tokens.uniform if isinstance(tokens, Uniform) else (tokens, tokens)
+        low, high = lengths.bounds(user.output_tokens)
         found |= set(range(low, high + 1))
     return frozenset(found)
 

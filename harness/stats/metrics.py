@@ -29,8 +29,8 @@ from harness.stats.service import Seen
 from harness.stats.streams import ABSENT, Bools, Streams, within
 
 MIGRATIONS = "dynamo_frontend_model_migration_total"
-Kind = Literal["all", "steady", "fault", "recovery"]
-EVERYWHERE: frozenset[Kind] = frozenset({"all", "steady", "fault", "recovery"})
+Kind = Literal["all", "steady", "phase", "fault", "recovery"]
+EVERYWHERE: frozenset[Kind] = frozenset({"all", "steady", "phase", "fault", "recovery"})
 AT_FAULT: frozenset[Kind] = frozenset({"fault"})
 
 

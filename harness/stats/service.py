@@ -162,11 +162,11 @@ def _overlapping(s: Streams, rows: Bools, starts: Ints) -> Ints:
 
 
 def services(
-    seen: Seen, streams: Streams, good_rows: Bools, steady: Steady, probes: pd.DataFrame,
+    seen: Seen, streams: Streams, good_rows: Bools, steady: Mapping[str, Steady], probes: pd.DataFrame,
     found: Sequence[FaultEvent], windows: dict[str, Window], horizon_ns: int,
     ready: Mapping[str, Readiness],
 ) -> dict[str, Service]:  # fmt: skip
-    """The times of each fault id that took effect. ready: of each, by readiness.by_fault."""
+    """The times of each fault id that took effect. steady, ready: of each (ready by readiness.by_fault)."""
     end_ns = windows["all"].end_ns or 0
     result = {}
     for fault_id in events.fault_ids(found):
@@ -175,7 +175,7 @@ def services(
         effective = min(e.effective_ns or 0 for e in of_id)
         undo = [e.undo_requested_ns for e in of_id if e.undo_requested_ns is not None]
         if len(undo) == len(of_id):
-            back = recover_s(streams, good_rows, steady, max(undo), end_ns, seen.unlisted)
+            back = recover_s(streams, good_rows, steady[fault_id], max(undo), end_ns, seen.unlisted)
         else:
             back = (None, True, "it was never undone")
         result[fault_id] = Service(

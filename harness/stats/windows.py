@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from harness.core import phases
 from harness.core.clock import NS
 from harness.core.config import Scenario
 from harness.stats import events
@@ -22,6 +23,7 @@ def build(
     all: [warmup_s, warmup_s + duration_s). fault:<id>: [effective, undo requested), for faults that take
     a process away to the end of the restart, hull over its targets. recovery:<id>: [gone, recovered), at
     most recover_timeout_s. steady: all, less every fault and recovery window; several intervals.
+    phase:<name>: that phase of the load, as far as the load got.
     """
     start = round(scenario.load.warmup_s * NS)
     whole = (start, start + round(duration_s * NS))
@@ -42,9 +44,18 @@ def build(
     windows = [
         Window("all", "all", None, (whole,) if whole[1] > whole[0] else ()),
         Window("steady", "steady", None, subtract(whole, disturbed)),
+        *_phases(scenario, whole),
         *named,
     ]
     return {window.name: window for window in windows}
+
+
+def _phases(scenario: Scenario, whole: Interval) -> list[Window]:
+    found = []
+    for span in phases.spans(scenario.load):
+        start, end = (min(whole[0] + round(t_s * NS), whole[1]) for t_s in (span.start_s, span.end_s))
+        found.append(Window(f"phase:{span.name}", "phase", None, ((start, end),) if end > start else ()))
+    return found
 
 
 def _hull(intervals: Sequence[Interval]) -> tuple[Interval, ...]:
@@ -66,10 +77,18 @@ def subtract(whole: Interval, holes: Iterable[Interval]) -> tuple[Interval, ...]
     return tuple((a, b) for a, b in left if b > a)
 
 
+def overlap(intervals: Iterable[Interval], one: Interval) -> tuple[Interval, ...]:
+    """What of `intervals` lies within `one`."""
+    cut = ((max(start, one[0]), min(end, one[1])) for start, end in intervals)
+    return tuple((start, end) for start, end in cut if end > start)
+
+
 def names(scenario: Scenario) -> list[str]:
     """Names of the windows that a run of this scenario can have (repeats of a step left out)."""
     ids = [step.id for step in scenario.faults]
-    return ["all", "steady", *(f"{kind}:{i}" for i in ids for kind in ("fault", "recovery"))]
+    of_load = [f"phase:{phase.name}" for phase in scenario.load.phases]
+    of_faults = [f"{kind}:{i}" for i in ids for kind in ("fault", "recovery")]
+    return ["all", "steady", *of_load, *of_faults]
 
 
 def exists(scenario: Scenario, name: str) -> bool:

@@ -15,11 +15,13 @@ import msgspec
 from harness.core import clock, ids
 from harness.core.config import Cancel, UserClass
 from harness.core.records import RequestRecord
-from harness.traffic import prompts
+from harness.core.trace import Row
+from harness.traffic import prompts, retry
 from harness.traffic.context import TrafficContext
 from harness.traffic.exchange import Exchange
 from harness.traffic.hub import Connection
 from harness.traffic.integrity import Reader
+from harness.traffic.script import Script
 from harness.traffic.transcript import Expectation, Findings, Transcript
 
 PAUSE_AFTER_FAILURE_NS = 100_000_000
@@ -35,43 +37,79 @@ OnRecord = Callable[[RequestRecord], None]
 class _Planned:
     """A request that is ready to be sent."""
 
+    k: int
+    attempt: int
     request_id: str
     asked: prompts.Prompt
     data: bytes
+    retry_of: str | None = None  # the request_id of the first attempt
+
+
+@dataclass(frozen=True)
+class Single:
+    """An arrival of the open loop: its first request is due at due_ns (CLOCK_MONOTONIC), and the user is
+    gone after one question or one conversation. The connection is somebody else's to close."""
+
+    due_ns: int
+    connection: Connection
+    row: Row | None = None
+    block: int = 0
 
 
 class Client:
     """Requests 0, 1, 2, ... of user number `user`. `on_record` is told of each, after the sink."""
 
-    def __init__(self, traffic: TrafficContext, spec: UserClass, user: int, on_record: OnRecord) -> None:
-        self._traffic, self._spec, self._user, self._on_record = traffic, spec, user, on_record
-        sut = traffic.sut
+    def __init__(
+        self, traffic: TrafficContext, spec: UserClass, user: int, on_record: OnRecord,
+        single: Single | None = None,
+    ) -> None:  # fmt: skip
+        self._traffic, self.spec, self._user, self._on_record = traffic, spec, user, on_record
         self._route = prompts.ROUTES[spec.user_class]
-        self._url = sut.urls[user % len(sut.urls)]
-        self._base_tokens = prompts.shortest(self._route)
-        stalls = spec.cancel is not None and spec.cancel.mode == "stall"
-        self._connection = Connection(traffic.engine, self._url, receive_bytes=STALL_BYTES if stalls else 0)
-        self._k = 0
-        self._planned = self._plan()
-        self.due_ns = clock.now_ns()  # when this user is ready to send again, CLOCK_MONOTONIC
+        self._url = url_of(traffic, user)
+        base_tokens, seed = prompts.shortest(self._route), traffic.scenario.seed
+        if single is None:
+            self._connection = Connection(traffic.engine, self._url, receive_bytes=receive_bytes(spec))
+            self._script = Script(seed, spec, user, base_tokens)
+        else:
+            self._connection = single.connection
+            self._script = Script(seed, spec, user, base_tokens, single.row, single.block, once=True)
+        self._fresh = self._plan()  # what to ask next
+        self._again: _Planned | None = None  # what to ask before that once more
+        # When this user is ready to send again, CLOCK_MONOTONIC.
+        self.due_ns = clock.now_ns() if single is None else single.due_ns
 
-    def ask(self) -> None:
-        """Send the next request and wait until its answer is over. The record is written a little later."""
-        traffic, planned, due_ns = self._traffic, self._planned, self.due_ns
+    @property
+    def over(self) -> bool:
+        """It has nothing more to ask."""
+        return self._again is None and self._fresh is None
+
+    @property
+    def asking(self) -> bool:
+        """A request is on its way, or its answer."""
+        return self._connection.busy
+
+    def ask(self, ready_ns: int = 0) -> None:
+        """Send the next request and wait until its answer is over. The record is written a little later.
+
+        ready_ns: until then something other than the generator held the request back.
+        """
+        traffic, due_ns = self._traffic, self.due_ns
+        planned, self._again = self._again or self._fresh, None
+        assert planned is not None
         want = self._expectation(planned.asked)
         reader = Reader(want)
         one = Exchange(planned.data)
-        calls = self._arrange(one, reader)
+        calls = self._arrange(one, reader, planned)
         traffic.live.started()
         try:
             self._connection.exchange(one, clock.now_ns() + int(traffic.scenario.load.timeout_s * clock.NS))
         finally:
             for call in calls:
                 call()
-            if self._planned is planned:  # nothing was sent (refused), so the next one isn't planned yet
-                self._planned = self._plan()
-            traffic.lag.sent(due_ns, one.start_ns, one.sent_ns)
-            self.due_ns = one.over_ns() + self._pause_ns(one)
+            if self._fresh is planned:  # nothing was sent (refused), so the next one isn't planned yet
+                self._fresh = self._plan()
+            traffic.lag.sent(max(due_ns, ready_ns), one.start_ns, one.sent_ns)
+            self.due_ns = one.over_ns() + self._pause_ns(one, planned)
             traffic.engine.defer(partial(self._conclude, one, reader, planned, want, due_ns))
 
     def give_up_at(self, at_ns: int) -> None:
@@ -83,18 +121,18 @@ class Client:
         self._connection.close()
         self._traffic.engine.flush()
 
-    def _plan(self) -> _Planned:
+    def _plan(self) -> _Planned | None:
         """Make the next request's bytes; done while the last answer is on its way."""
-        traffic, k = self._traffic, self._k
-        self._k += 1
-        request_id = ids.request_id(traffic.run_id, self._user, k)
-        asked = prompts.prompt(traffic.scenario.seed, self._spec, self._user, k, self._base_tokens)
+        found = self._script.next()
+        return None if found is None else self._made(*found)
+
+    def _made(self, k: int, asked: prompts.Prompt, attempt: int = 0, retry_of: str | None = None) -> _Planned:
+        traffic = self._traffic
+        request_id = ids.request_id(traffic.run_id, self._user, k, attempt)
         dynamo = traffic.sut.owner != "outside" or traffic.sut.oracle == "witness"
-        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self._spec.stream)
-        data = prompts.request(
-            self._url, self._route, traffic.headers, request_id, content, self._spec.stream
-        )
-        return _Planned(request_id, asked, data)
+        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self.spec.stream)
+        data = prompts.request(self._url, self._route, traffic.headers, request_id, content, self.spec.stream)
+        return _Planned(k, attempt, request_id, asked, data, retry_of)
 
     def _expectation(self, asked: prompts.Prompt) -> Expectation:
         sut = self._traffic.sut
@@ -104,20 +142,21 @@ class Client:
             key=asked.key if sut.oracle == "witness" else None,
             prompt_tokens=None if foreign else asked.tokens,
             overload_codes=frozenset(self._traffic.scenario.overload_codes),
-            stream=self._spec.stream,
+            stream=self.spec.stream,
         )
 
-    def _arrange(self, one: Exchange, reader: Reader) -> list[Callable[[], None]]:
+    def _arrange(self, one: Exchange, reader: Reader, planned: _Planned) -> list[Callable[[], None]]:
         """Plan the cancel, and the next request's bytes; what to call when the exchange is over."""
         calls: list[Callable[[], None]] = []
-        cancel, connection = self._spec.cancel, self._connection
+        cancel, connection = self.spec.cancel, self._connection
 
         def after_send() -> None:
             if cancel is not None and cancel.after_tokens == 0:
                 leave = partial(connection.cancel, cancel.mode, int(cancel.stall_s * clock.NS))
                 at_ns = self._cancel_ns(cancel, one.sent_ns)
                 calls.append(self._traffic.engine.timer.call_at(at_ns, leave).cancel)
-            self._planned = self._plan()
+            if self._fresh is planned:
+                self._fresh = self._plan()
 
         def watch(index: int, body: bytes) -> bool:
             reader.feed(index, body)
@@ -135,10 +174,37 @@ class Client:
         every_ns, zero = int(cancel.storm_every_s * clock.NS), self._traffic.anchor.mono_ns
         return zero + ((sent_ns - zero) // every_ns + 1) * every_ns
 
-    def _pause_ns(self, one: Exchange) -> int:
-        think_ns = int(self._spec.think_s * clock.NS)
+    def _pause_ns(self, one: Exchange, planned: _Planned) -> int:
+        """How long after the answer the next request is due; decides, too, whether it is the same again."""
+        think_ns = int(self.spec.think_s * clock.NS)
+        wait_s = self._retry_s(one, planned)
+        if wait_s is not None:
+            first = planned.retry_of or planned.request_id
+            self._again = self._made(planned.k, planned.asked, planned.attempt + 1, first)
+            return int(wait_s * clock.NS)
+        whole = one.response.status == 200 and one.end == "complete"
+        if self.spec.conversation is not None and not whole:
+            self._script.abandon(planned.k)
+            self._fresh = self._plan()
         served = one.response.status == 200 and one.end in ("complete", "cancelled", "timeout", "drain")
         return think_ns if served or one.end == "cancelled" else max(think_ns, PAUSE_AFTER_FAILURE_NS)
+
+    def _retry_s(self, one: Exchange, planned: _Planned) -> float | None:
+        """Seconds until the same is asked again; None: it isn't."""
+        policy, scenario = self.spec.retry, self._traffic.scenario
+        if policy is None:
+            return None
+        budget = self._traffic.budget(self.spec)
+        if planned.attempt == 0:
+            budget.earn()
+        overloaded = frozenset(scenario.overload_codes)
+        if (
+            planned.attempt + 1 >= policy.max_attempts
+            or not retry.wanted(one, overloaded)
+            or not budget.take()
+        ):
+            return None
+        return retry.wait_s(policy, one, planned.attempt, scenario.seed, self._user, planned.k)
 
     def _conclude(
         self, one: Exchange, reader: Reader, planned: _Planned, want: Expectation, due_ns: int
@@ -164,7 +230,7 @@ class Client:
         self, found: Findings, transcript: Transcript, planned: _Planned, want: Expectation, due_ns: int
     ) -> RequestRecord:
         zero = self._traffic.anchor.mono_ns
-        cancel = self._spec.cancel if found.outcome == "cancelled" else None
+        cancel = self.spec.cancel if found.outcome == "cancelled" else None
         columns = msgspec.structs.asdict(found)
         for name in ("token_events", "coalesced_late"):
             del columns[name]
@@ -173,8 +239,10 @@ class Client:
                 columns[name] -= zero
         return RequestRecord(
             request_id=planned.request_id,
+            attempt=planned.attempt,
+            retry_of=planned.retry_of,
             worker_index=self._traffic.worker_index,
-            user_class=self._spec.user_class,
+            user_class=self.spec.user_class,
             route=self._route,
             t_due_ns=due_ns - zero,
             t_start_ns=transcript.start_ns - zero,
@@ -190,3 +258,13 @@ class Client:
             t_cancel_ns=transcript.cancel_ns - zero if cancel is not None and transcript.cancel_ns else None,
             **columns,
         )
+
+
+def url_of(traffic: TrafficContext, user: int) -> str:
+    """The frontend that a user talks to."""
+    return traffic.sut.urls[user % len(traffic.sut.urls)]
+
+
+def receive_bytes(spec: UserClass) -> int:
+    """The receive buffer of a user's connection; 0: as the kernel likes."""
+    return STALL_BYTES if spec.cancel is not None and spec.cancel.mode == "stall" else 0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.core.clock import Anchor
-from harness.core.config import Scenario
+from harness.core.config import Scenario, UserClass
 from harness.core.records import FAILED, Outcome, RequestRecord
 from harness.core.sutfile import SutState
 from harness.traffic.engine import HubEngine
 from harness.traffic.exchange import Exchange
 from harness.traffic.lag import Lag
+from harness.traffic.retry import Budget
 from harness.traffic.totals import Totals
 
 
@@ -100,9 +102,17 @@ class TrafficContext:
     engine: HubEngine = field(default_factory=HubEngine)
     lag: Lag = field(default_factory=Lag)
     numbering: Numbers = field(default_factory=Numbering)
+    budgets: dict[str, Budget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.live.open = self.engine.open
+
+    def budget(self, spec: UserClass) -> Budget:
+        """What the users of a class may still send again, here."""
+        policy = spec.retry
+        if policy is None or policy.budget_ratio is None:
+            return Budget(0, math.inf)
+        return self.budgets.setdefault(spec.user_class, Budget(policy.budget_ratio, policy.budget_min))
 
     def close(self) -> None:
         """Finish every record that is still being judged, and release the engine."""

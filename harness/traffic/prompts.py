@@ -6,7 +6,6 @@ tokenizer's counts; nothing of sockets or users.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from harness.core import ids, words
-from harness.core.config import Length, Scenario, Uniform, UserClass
+from harness.core import ids, lengths, words
+from harness.core.config import Scenario, UserClass
 from harness.core.errors import ScenarioError
+from harness.core.trace import Row
 from harness.sut import model
+from harness.traffic import sharing
 
 ROUTES = {"ChatUser": "chat", "CompletionUser": "completions", "CancellingUser": "chat"}
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
@@ -25,12 +26,14 @@ PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request's content. `tokens`: template included for chat, by the generated tokenizer."""
+    """One request's content. `tokens`: template included for chat, by the generated tokenizer; `history`:
+    (role, content) of the messages before `text`, in a conversation."""
 
     text: str
     key: tuple[int, int]
     tokens: int
     output_tokens: int
+    history: tuple[tuple[str, str], ...] = ()
 
 
 def shortest(route: str) -> int:
@@ -38,15 +41,25 @@ def shortest(route: str) -> int:
     return _count(words.key_text(0, 1), route)
 
 
-def prompt(seed: int, spec: UserClass, user: int, k: int, base_tokens: int) -> Prompt:
-    """Prompt k of user `user`. `base_tokens` is shortest(route); each further word is one token."""
+def prompt(
+    seed: int, spec: UserClass, user: int, k: int, base_tokens: int, row: Row | None = None, block: int = 0
+) -> Prompt:
+    """Prompt k of user `user`. `base_tokens` is shortest(route); each further word is one token.
+
+    row, block: of a trace, whose lengths are taken instead of the entry's (a prompt has room for its key
+    at least), and the words for each of its ids.
+    """
     r = ids.rng(seed, "prompt", spec.user_class, user, k)
-    tokens = _draw(spec.prompt_tokens, r)
+    tokens = lengths.draw(spec.prompt_tokens, r)
+    output_tokens = lengths.draw(spec.output_tokens, r)
+    if row is not None:
+        tokens, output_tokens = max(base_tokens, row.input_length), min(words.P, row.output_length)
     if tokens < base_tokens:
         raise ValueError(f"prompt_tokens {tokens}: a prompt with its key has at least {base_tokens}")
-    output_tokens = _draw(spec.output_tokens, r)
     key = r.randrange(words.P), r.randrange(1, words.P)
-    filler = "".join(f" {word}" for word in r.choices(words.WORDS, k=tokens - base_tokens))
+    first = sharing.beginning(seed, spec, user, k, row, tokens - base_tokens, block)
+    more = r.choices(words.WORDS, k=tokens - base_tokens - len(first))
+    filler = "".join(f" {word}" for word in (*first, *more))
     text = f"{filler} {words.key_text(*key)}" if filler else words.key_text(*key)
     return Prompt(text, key, tokens, output_tokens)
 
@@ -54,7 +67,13 @@ def prompt(seed: int, spec: UserClass, user: int, k: int, base_tokens: int) -> P
 def body(asked: Prompt, route: str, model_name: str, dynamo: bool, stream: bool = True) -> bytes:
     """The JSON body. stream False: one whole answer is wanted. `dynamo`: ask Dynamo to name the worker; others may refuse unknown fields."""
     content: dict[str, Any] = (
-        {"messages": [{"role": "user", "content": asked.text}]} if route == "chat" else {"prompt": asked.text}
+        {
+            "messages": [
+                {"role": role, "content": text} for role, text in (*asked.history, ("user", asked.text))
+            ]
+        }
+        if route == "chat"
+        else {"prompt": asked.text}
     )
     extra: dict[str, Any] = {"nvext": {"extra_fields": ["worker_id"]}} if dynamo else {}
     return msgspec.json.encode(
@@ -95,12 +114,12 @@ def request(
 def check(scenario: Scenario, file: str) -> None:
     """Raise ScenarioError for the first load entry whose prompts can't be that short."""
     for n, spec in enumerate(scenario.load.users):
-        low = spec.prompt_tokens.uniform[0] if isinstance(spec.prompt_tokens, Uniform) else spec.prompt_tokens
-        least = shortest(ROUTES[spec.user_class])
+        low, _ = lengths.bounds(spec.prompt_tokens)
+        least = shortest(ROUTES[spec.user_class]) + (spec.prefix.tokens if spec.prefix is not None else 0)
         if low < least:
             raise ScenarioError(
-                file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key "
-                f"has at least {least} tokens", f"write {least} or more",
+                file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key"
+                f"{' and its prefix' if spec.prefix else ''} has at least {least} tokens", f"write {least} or more",
             )  # fmt: skip
 
 
@@ -108,10 +127,6 @@ def _path(prefix: str, route: str) -> str:
     """A base URL may end in /v1, as OpenAI clients write it, or not."""
     prefix = prefix.rstrip("/")
     return prefix.removesuffix("/v1") + PATHS[route]
-
-
-def _draw(length: Length, r: random.Random) -> int:
-    return r.randint(*length.uniform) if isinstance(length, Uniform) else length
 
 
 def _count(text: str, route: str) -> int:

@@ -11,13 +11,14 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING
 
 from typing import Any
 
-from harness.core import clock
+from harness.core import clock, phases
 from harness.core.config import Scenario, UserClass
 from harness.core.records import FAILED, RequestRecord
 from harness.traffic.client import Client
 from harness.traffic.context import TrafficContext
 
 CLASSES = ("ChatUser", "CompletionUser", "CancellingUser")  # the order is part of every user's number
+NEVER_S = 10_000_000.0  # four months; for the timer, which wants an instant
 STOP_MARGIN_S = 0.5  # streams give up so long before Locust would kill their users
 
 
@@ -26,18 +27,21 @@ def configure(environment: Any, scenario: Scenario) -> None:
     for user_class in environment.user_classes:
         name = user_class.__name__
         if name in CLASSES:
-            user_class.fixed_count = sum(e.count for e in scenario.load.users if e.user_class == name)
+            entries = (e for e in scenario.load.users if e.user_class == name)
+            user_class.fixed_count = sum(phases.peak(scenario.load, e) for e in entries)
             user_class.weight = 0
 
 
-def entry(scenario: Scenario, user_class: str, slot: int) -> UserClass:
-    """The load entry of the slot-th user of a class: the entries' counts one after the other, and again."""
-    entries = [e for e in scenario.load.users if e.user_class == user_class]
-    slot %= sum(e.count for e in entries)
+def entry(scenario: Scenario, user_class: str, slot: int) -> tuple[UserClass, int]:
+    """The load entry of the slot-th user of a class, and its rank there: the entries' users (as many as
+    their busiest phase has) one after the other, and again."""
+    load = scenario.load
+    entries = [e for e in load.users if e.user_class == user_class]
+    slot %= sum(phases.peak(load, e) for e in entries)
     for one in entries:
-        if slot < one.count:
-            return one
-        slot -= one.count
+        if slot < phases.peak(load, one):
+            return one, slot
+        slot -= phases.peak(load, one)
     raise AssertionError("a slot below the sum of the counts is in one of the entries")
 
 
@@ -49,15 +53,18 @@ def start(user: Any) -> None:
     name = type(user).__name__
     slot = traffic.numbering.next(name)
     number = slot * len(CLASSES) + CLASSES.index(name)
-    spec = entry(traffic.scenario, name, slot)
+    spec, user.squall_rank = entry(traffic.scenario, name, slot)
     user.squall_client = Client(traffic, spec, number, lambda record: report(user, record))
 
 
 def loop(user: Any) -> None:
     """Request after request until Locust asks to stop."""
     client: Client = user.squall_client
-    timer = user.environment.squall.traffic.engine.timer
+    traffic: TrafficContext = user.environment.squall.traffic
+    timer = traffic.engine.timer
     while user._state == LOCUST_STATE_RUNNING:
+        if traffic.scenario.load.phases:
+            await_phase(traffic, client, user.squall_rank)
         if client.due_ns > clock.now_ns():
             user._state = LOCUST_STATE_WAITING  # a stop now kills at once: nothing is open
             timer.wait_until(client.due_ns)
@@ -65,15 +72,31 @@ def loop(user: Any) -> None:
         client.ask()
 
 
+def await_phase(traffic: TrafficContext, client: Client, rank: int) -> None:
+    """A user that isn't active in the phase at which it is due is due at the start of its next one."""
+    load = traffic.scenario.load
+    zero_ns = traffic.anchor.mono_ns + int(load.warmup_s * clock.NS)
+    due_s = (client.due_ns - zero_ns) / clock.NS
+    start_s = phases.next_start_s(load, client.spec, rank, due_s)
+    if start_s is None:
+        start_s = NEVER_S
+    if start_s > due_s:
+        client.due_ns = zero_ns + int(start_s * clock.NS)
+
+
 def begin_drain(user: Any, force: bool) -> None:
     """From now on an open stream has drain_s left."""
-    if force or user.squall_client is None:
-        return
+    if not force and user.squall_client is not None:
+        user.squall_client.give_up_at(drain_at_ns(user))
+
+
+def drain_at_ns(user: Any) -> int:
+    """When a stream that is still open ends, if the user is asked to stop now (CLOCK_MONOTONIC)."""
     environment = user.environment
     drain_s = environment.squall.traffic.scenario.load.drain_s
     if environment.stop_timeout:
         drain_s = max(0.0, min(drain_s, environment.stop_timeout - STOP_MARGIN_S))
-    user.squall_client.give_up_at(clock.now_ns() + int(drain_s * clock.NS))
+    return clock.now_ns() + int(drain_s * clock.NS)
 
 
 def finish(user: Any) -> None:
@@ -109,7 +132,7 @@ def streaming(user_class: type[User]) -> type[User]:
         begin_drain(self, force)
         return bool(User.stop(self, force))
 
-    user_class.squall_client = None
+    user_class.squall_client, user_class.squall_rank = None, 0
     user_class.tasks = [loop]
     user_class.on_start = start
     user_class.stop = stop

@@ -170,6 +170,16 @@ def nats_outage(done: Done) -> None:
     assert metric(done, "stall_max_ms", "all") < 2_000, "running ones go on"
 
 
+def overload(done: Done) -> None:
+    assert metric(done, "shed_ratio", "phase:standard") == 0 < metric(done, "shed_ratio", "phase:overflow")
+    assert set(done.requests[done.requests.outcome == "shed"].status) == {529}
+    in_flight = metric(done, "in_flight_at_fault", "fault:kill")
+    cut = done.requests[done.requests.outcome == "stream_error"]
+    assert len(cut) > 0 and len(cut) + metric(done, "migrations_ledger", "all") == in_flight
+    assert cut.error.str.contains("unavailable").all(), "nobody has room for them"
+    assert metric(done, "recover_s", "fault:kill") is not None
+
+
 # finding, whether `make test` runs it
 FINDINGS: dict[str, tuple[Finding, bool]] = {
     "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
@@ -192,6 +202,7 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "etcd-outage": (etcd_outage, False),
     "nats-outage": (nats_outage, True),
     "engine-death": (engine_death, False),
+    "overload": (overload, True),
 }
 VARIANTS: dict[str, tuple[str, str, Finding]] = {  # what a page says under "Vary it"
     "gray-worker-without-timeout": ("gray-worker", "sut.env={}", gray_worker_waits),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from harness.core import config, strict
 from harness.core.errors import Exit, ScenarioError, UsageError
+from harness.core.lengths import Distribution
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,7 +81,7 @@ def refused(*items: str, text: str = FULL) -> ScenarioError:
 def test_every_documented_key_is_read() -> None:
     s = build()
     assert (s.name, s.seed, s.sut.dynamo, s.sut.env) == ("full", 3, "1.6.1", {"A": "b"})
-    assert s.load.users[0].prompt_tokens == config.Uniform((50, 200))
+    assert s.load.users[0].prompt_tokens == Distribution((50, 200))
     assert s.load.users[1].cancel == config.Cancel(after_tokens=20, mode="rst")
     assert (s.faults[0].params, s.faults[1].params) == ({"restart_after_s": 2}, {})
     assert s.faults[1].select.index == [1, 2]

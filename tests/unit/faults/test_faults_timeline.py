@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import targets, timeline
+from harness.core import config
 from harness.core.errors import ScenarioError, UsageError
 from tests.fixtures.faults_lab import scenario
 
@@ -293,3 +294,43 @@ def test_a_kernel_without_netem_refuses_a_delay_before_a_run() -> None:
 def test_a_kill_of_connections_happens_at_once() -> None:
     once = {**cut("a", "network.reset", how="kill"), "hold_s": None}
     assert network_plan(once).injections[0].lasts_s == 0
+
+
+PHASES = [{"name": "standard", "duration_s": 20}, {"name": "overflow", "duration_s": 10, "users_ratio": 3},
+          {"name": "recovery", "duration_s": 30}]  # fmt: skip
+
+
+def in_phases(*steps: dict[str, Any]) -> timeline.Plan:
+    load = {"users": [{"class": "ChatUser", "count": 2}], "phases": PHASES}
+    tree = {"schema": 1, "name": "t", "sut": {"dynamo": "1.6.1"}, "load": load, "faults": list(steps)}
+    return timeline.plan(config.build(tree, "t.yaml"), COUNTS, "t.yaml")
+
+
+def test_a_step_in_a_phase_counts_from_its_start() -> None:
+    inside, outside = in_phases(step(phase="overflow", at_s=6), step("other", at_s=6)).injections[::-1]
+    assert (inside.fault_id, inside.at_s, inside.earliest_s, inside.latest_s) == ("kill", 26, 26, 26)
+    assert outside.at_s == 6
+
+
+def test_a_step_repeats_until_its_phase_ends() -> None:
+    one = in_phases(
+        step(phase="overflow", at_s=1, every_s=4, restart_after_s=0.5, select={"role": "frontend"})
+    )
+    assert [i.at_s for i in one.injections] == [21, 25, 29]
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (
+            {"jitter_s": 3},
+            "faults[0].jitter_s: at_s 8.0 + jitter_s 3.0 is after the end of phase 'overflow', 10 s",
+        ),
+        ({"when": {"streams": 1, "within_s": 5}}, "faults[0].when.within_s"),
+    ],
+)
+def test_a_step_that_may_miss_its_phase_is_refused(more: dict[str, Any], text: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        in_phases(step(phase="overflow", at_s=8, **more))
+    assert text in str(caught.value)
+    in_phases(step(phase="recovery", at_s=8, **more))  # where there is time enough

@@ -10,7 +10,7 @@ from fixtures import make_run
 
 from harness.core.clock import NS
 from harness.stats import analyse
-from reports import RENDERERS, jsonout, markdown, model, write
+from reports import RENDERERS, html, jsonout, markdown, model, write
 from reports.data import ReportData
 
 
@@ -193,3 +193,17 @@ def test_write_all_writes_the_three_files(tmp_path: Path) -> None:
     assert write.write_all(run, data) == run.report_html
     assert {path.name for path in run.report.iterdir()} == {"report.html", "report.md", "report.json"}
     assert jsonout.parse(run.report_json.read_bytes()).verdict == data.verdict
+
+
+def test_phases_are_shown_on_the_timeline_and_in_the_tables(tmp_path: Path) -> None:
+    parts = make_run.plain_parts([make_run.record(n) for n in range(6, 60)])
+    load = {**parts.scenario["load"], "phases": [{"name": "standard", "duration_s": 40},
+                                                 {"name": "overflow", "duration_s": 20, "users_ratio": 3}]}  # fmt: skip
+    parts.scenario = {**parts.scenario, "load": load}
+    data = report(tmp_path, parts)
+    assert data.timeline is not None
+    bands = [(b.label, b.start_s, b.end_s) for b in data.timeline.bands if b.kind == "phase"]
+    assert bands == [("standard: users x 1", 5, 45), ("overflow: users x 3", 45, 65)]
+    assert {"phase:standard", "phase:overflow"} <= set(data.metrics.windows)
+    page = html.render(data)
+    assert "overflow: users x 3" in page and "phase:overflow" in page

@@ -11,7 +11,7 @@ from make_run import NS, SCENARIO, fault_lines, line, plain_parts, record, strea
 
 from harness.collect import counters
 from harness.core import config
-from harness.stats import events, load, windows
+from harness.stats import analyse, events, load, windows
 
 scenario = config.build(SCENARIO, "s")
 
@@ -144,3 +144,42 @@ def test_what_was_counted_while_a_fault_waited_is_not_the_faults():
 
 def test_without_a_condition_a_fault_was_asked_for_at_its_time():
     assert events.events(waited({}))[0].requested_ns == 5 * NS
+
+
+PHASES = [{"name": "standard", "duration_s": 40}, {"name": "overflow", "duration_s": 20}]
+PHASED_TREE = {
+    **SCENARIO,
+    "faults": [],
+    "load": {"users": SCENARIO["load"]["users"], "warmup_s": 5, "phases": PHASES},
+}
+PHASED = config.build(PHASED_TREE, "s")
+
+
+def test_phases_are_windows_as_far_as_the_load_got():
+    found = windows.build(PHASED, 60, [], 70 * NS)
+    assert s(found["phase:standard"]) == [(5, 45)] and s(found["phase:overflow"]) == [(45, 65)]
+    assert s(found["steady"]) == [(5, 65)]
+    cut = windows.build(PHASED, 30, [], 70 * NS)
+    assert s(cut["phase:standard"]) == [(5, 35)] and s(cut["phase:overflow"]) == []
+
+
+def test_phases_can_be_named_by_gates_and_others_can_not():
+    assert windows.exists(PHASED, "phase:overflow") and not windows.exists(PHASED, "phase:recovery")
+    assert not windows.exists(scenario, "phase:overflow")
+
+
+def test_recovery_is_held_against_the_phase_in_which_the_fault_struck(tmp_path):
+    """200 ms to the first token in the second phase, 50 ms in the first: a fault in the second phase is
+    over when it is as good as that."""
+    slow = [
+        record(100 + n, t_start_ns=round((5 + n / 4) * NS), ttft_ms=50 if n < 160 else 200)
+        for n in range(240)
+    ]
+    journal = fault_lines(1, "kill", "worker-1", 50, 51, 51, 52)
+    parts = plain_parts(slow)
+    parts.journal = journal
+    parts.scenario = {**PHASED_TREE, "faults": SCENARIO["faults"][:1]}
+    found = analyse.analyse(write_run(tmp_path / "r", parts))
+    assert found.services["kill"].recover_s is not None and found.services["kill"].recover_s < 5
+    parts.scenario = {**SCENARIO, "faults": SCENARIO["faults"][:1]}  # the control: without phases it never is
+    assert analyse.analyse(write_run(tmp_path / "s", parts)).services["kill"].recover_s is None

@@ -15,10 +15,10 @@ from typing import Any
 import gevent
 import msgspec
 
-from harness.core import clock, config
+from harness.core import clock, config, phases
 from harness.core.records import RequestRecord
 from harness.core.sutfile import SutState
-from harness.traffic import users
+from harness.traffic import open_loop, users
 from harness.traffic.context import LiveCounters, TrafficContext
 from harness.traffic.measure import Meter
 
@@ -28,9 +28,12 @@ def main() -> None:
     scenario = config.build(tree, "test")
     state = SutState(sut_id="s", owner="run", oracle="witness", model="m", urls=[url])
     records: list[RequestRecord] = []
-    environment: Any = Environment(user_classes=[users.ChatUser, users.CompletionUser, users.CancellingUser])
+    environment: Any = Environment(
+        user_classes=[users.ChatUser, users.CompletionUser, users.CancellingUser, open_loop.ArrivalUser]
+    )
     runner = environment.create_local_runner()
     users.configure(environment, scenario)
+    open_loop.configure(environment, scenario)
     environment.stop_timeout = 0 if how == "kill" else scenario.load.drain_s + 1
     traffic = TrafficContext(
         scenario=scenario, sut=state, run_id="run", anchor=clock.anchor_now(), worker_index=0, worker_count=1,
@@ -38,7 +41,9 @@ def main() -> None:
     )  # fmt: skip
     environment.squall = SimpleNamespace(traffic=traffic)
     meter = Meter(traffic)
-    total = sum(entry.count for entry in scenario.load.users)
+    total = sum(phases.peak(scenario.load, entry) for entry in scenario.load.users) + open_loop.count(
+        scenario
+    )
     runner.start(total, spawn_rate=total)
     gevent.sleep(run_s)
     counts = dict(runner.user_classes_count)

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from harness.core import words
-from harness.core.config import Cancel, Load, Scenario, Sut, Uniform, UserClass
+from harness.core.config import Cancel, Load, Scenario, Sut, UserClass
 from harness.core.errors import ScenarioError
+from harness.core.lengths import Distribution
 from harness.sut import model
 from harness.traffic import prompts
 
 CHAT = UserClass(
-    user_class="ChatUser", count=2, prompt_tokens=Uniform((30, 90)), output_tokens=Uniform((5, 9))
+    user_class="ChatUser", count=2, prompt_tokens=Distribution((30, 90)), output_tokens=Distribution((5, 9))
 )
 TEXT = UserClass(user_class="CompletionUser", count=2, prompt_tokens=40)
 
@@ -97,7 +98,7 @@ def test_request_bytes() -> None:
 
 def test_check_names_the_entry() -> None:
     def scenario(tokens: int) -> Scenario:
-        spec = UserClass(user_class="ChatUser", count=1, prompt_tokens=Uniform((tokens, 100)))
+        spec = UserClass(user_class="ChatUser", count=1, prompt_tokens=Distribution((tokens, 100)))
         return Scenario(
             schema=1, name="x", sut=Sut(dynamo="1.6.1"), load=Load(duration_s=1, users=[TEXT, spec])
         )

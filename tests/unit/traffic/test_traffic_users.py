@@ -53,7 +53,7 @@ def test_classes_counts_entries_and_cancels() -> None:
             {"class": "CancellingUser", "count": 2, **SHORT, "cancel": {"after_tokens": 2, "mode": "fin"}},
         ])  # fmt: skip
     sound(result)
-    assert result["users"] == {"ChatUser": 3, "CompletionUser": 1, "CancellingUser": 2}
+    assert result["users"] == {"ChatUser": 3, "CompletionUser": 1, "CancellingUser": 2, "ArrivalUser": 0}
     by_class: dict[str, list[dict[str, Any]]] = {}
     for record in result["records"]:
         by_class.setdefault(record["user_class"], []).append(record)
@@ -98,6 +98,23 @@ def test_thinking_users_end_at_once_and_a_dead_server_is_not_hammered() -> None:
     assert all(b["t_due_ns"] >= a["t_end_ns"] + 100_000_000 for a, b in pairwise(busy))
 
 
+def test_more_users_are_active_in_a_phase_with_a_higher_ratio() -> None:
+    quick: list[Step] = [HEAD, *chunked(*witness((1, 2), 5))]
+    phases = [{"name": "standard", "duration_s": 0.5}, {"name": "overflow", "duration_s": 1.0, "users_ratio": 3},
+              {"name": "recovery", "duration_s": 1.5, "users_ratio": 0.5}]  # fmt: skip
+    with ScriptedServer([quick]) as server:
+        users = [{"class": "ChatUser", "count": 2, **SHORT, "think_s": 0.05}]
+        result = run(server.url, users, 2.6, duration_s=3, warmup_s=0.5, phases=phases)
+    sound(result)
+    seen: dict[str, set[int]] = {"standard": set(), "overflow": set(), "recovery": set()}
+    for record in result["records"]:
+        due_s = record["t_due_ns"] / 1e9 - 0.5
+        name = "standard" if due_s < 0.5 else "overflow" if due_s < 1.5 else "recovery"
+        seen[name].add(record["user"])
+    assert {name: len(users) for name, users in seen.items()} == {"standard": 2, "overflow": 6, "recovery": 1}
+    assert result["stop_s"] < 2  # those that rest don't hold the end up
+
+
 def test_entries_by_slot() -> None:
     code = """
 from harness.traffic import users
@@ -105,7 +122,7 @@ from harness.core.config import *
 s = Scenario(schema=1, name="x", sut=Sut(dynamo="1"), load=Load(duration_s=1, users=[
     UserClass(user_class="ChatUser", count=2, output_tokens=1), UserClass(user_class="CompletionUser", count=9, output_tokens=2),
     UserClass(user_class="ChatUser", count=1, output_tokens=3)]))
-print([users.entry(s, "ChatUser", slot).output_tokens for slot in range(7)])
+print([users.entry(s, "ChatUser", slot)[0].output_tokens for slot in range(7)])
 """
     done = proc.run([sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(rundir.project_root())})
     assert done.out.strip() == "[1, 1, 3, 1, 1, 3, 1]", done.err
