@@ -24,6 +24,7 @@ from harness.core.clock import Anchor
 from harness.core.errors import InvalidRun, UsageError
 from harness.core.rundir import RunDir
 from harness.generator import Measured, Trial
+from harness.member import Member
 from harness.messages import Closed, Hello
 from harness.traffic import figures
 from harness.traffic.context import Numbering, TrafficContext
@@ -39,27 +40,6 @@ LOOK_S = 0.25
 STOP_S = 1.0
 CLOSE_S = 15.0  # users have ended by then: a worker only writes its last records
 SETTLE_S = 10.0
-CLOCK_ERROR_MAX_NS = 5 * clock.MS  # what a chunk's time may be off by before it counts as late, too
-
-
-@dataclass
-class Worker:
-    """One worker process in one test."""
-
-    client_id: str  # Locust's name for it
-    index: int
-    hello: Hello
-    identity: proc.Identity | None  # where its pid means something here
-    offset: Offset = SAME  # of its clock, when the test began
-    totals: Totals = field(default_factory=Totals)
-    heard_ns: int = 0
-    receiver: ship.Receiver | None = None
-    closed: Closed | None = None
-    gone: str | None = None  # why nothing more comes from it
-
-    @property
-    def name(self) -> str:
-        return f"worker {self.index} ({self.hello.host}, pid {self.hello.pid})"
 
 
 @dataclass
@@ -80,7 +60,7 @@ class Fleet:
         self._environment, self._problem = environment, problem
         self._hellos: dict[str, Hello] = {}
         self._here = messages.hello("", "")
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, Member] = {}
         self._asked: dict[str, _Asked] = {}
         self._ending = False
         self._run: RunDir | None = None
@@ -143,20 +123,22 @@ class Fleet:
 
     def end(self) -> Measured:
         """Wait for each worker's count; what is missing is named. The clocks are compared once more."""
-        self._ending = True
+        run, self._ending = self._run, True
+        assert run is not None
         workers = list(self._workers.values())
         if not clock.wait_until(self._all_ended, STOP_S):
             for worker in workers:  # Locust stopped without telling them, as it does when it quits
-                if not (worker.closed or worker.gone):
+                if not worker.ended:
                     self._send("stop", worker, None)
             clock.wait_until(self._all_ended, CLOSE_S)
         self._stop_watching()
-        problems: list[str] = []
-        told = [self._end_of(one, problems) for one in workers]
-        totals = self.totals()
-        rows = sum(one.closed.rows if one.closed else self._rows(one) for one in workers)
+        ends = [one.end(self._anchor, self._align) for one in workers]
+        told, problems = [end[0] for end in ends], [problem for end in ends for problem in end[1]]
         generator = figures.merged([one.closed.figures for one in workers if one.closed])
-        return Measured(totals, rows, {**generator, "processes": len(workers), "workers": told}, problems)
+        return Measured(
+            self.totals(), sum(one.rows(run) for one in workers),
+            {**generator, "processes": len(workers), "workers": told}, problems,
+        )  # fmt: skip
 
     def settle(self) -> None:
         """Locust's workers must be ready again before it quits, or they hang."""
@@ -166,7 +148,7 @@ class Fleet:
 
     # --- parts of it ----------------------------------------------------------------------------------
 
-    def _worker(self, client_id: str, index: int) -> Worker:
+    def _worker(self, client_id: str, index: int) -> Member:
         hello, here = self._hellos[client_id], self._here
         version = manifest.version()
         if hello.version != version:
@@ -174,9 +156,9 @@ class Fleet:
                 f"worker on {hello.host} is squall {hello.version}, this is {version}: install the same on both"
             )
         who = proc.identify(hello.pid) if hello.pids == here.pids else None
-        return Worker(client_id, index, hello, who)
+        return Member(client_id, index, hello, who)
 
-    def _refuse_unreachable(self, worker: Worker, urls: list[str]) -> None:
+    def _refuse_unreachable(self, worker: Member, urls: list[str]) -> None:
         """A system on loopback is reached from its own host only."""
         if worker.hello.boot == self._here.boot:
             return
@@ -186,7 +168,7 @@ class Fleet:
                 raise UsageError(f"{worker.name} runs on another host and can't reach {url}: use an outside "
                                  "system (sut.url) with an address that it can reach")  # fmt: skip
 
-    def _align(self, worker: Worker) -> Offset:
+    def _align(self, worker: Member) -> Offset:
         """The worker's clock against ours. Raises InvalidRun when it doesn't answer."""
         if worker.hello.clock == self._here.clock:
             return SAME
@@ -198,63 +180,12 @@ class Fleet:
                 raise InvalidRun(f"{worker.name} doesn't answer, so its clock is unknown")
         return alignment.offset(asked.rounds)
 
-    def _end_of(self, worker: Worker, problems: list[str]) -> dict[str, Any]:
-        """Close what a worker left; its part of the manifest's `generator.workers`."""
-        closed = worker.closed
-        told: dict[str, Any] = {
-            "worker_index": worker.index, "host": worker.hello.host, "pid": worker.hello.pid,
-            "sent": worker.totals.sent, "rows": closed.rows if closed else None,
-            "shipped": worker.receiver is not None, "clock_offset_ns": worker.offset.offset_ns,
-            "clock_error_ns": worker.offset.error_ns, "clock_drift_ns": 0,
-            **(closed.figures if closed else {}),
-        }  # fmt: skip
-        if closed is None and worker.gone is None:
-            worker.gone = f"{worker.name} didn't close its records within {CLOSE_S:g} s"
-            problems.append(worker.gone)
-        if closed is not None and closed.rows != closed.totals.sent:
-            problems.append(
-                f"{worker.name} sent {closed.totals.sent} requests and wrote {closed.rows} records"
-            )
-        if worker.receiver is not None:
-            said = (
-                None if closed is None or closed.shipped is None else ship.Count(closed.rows, closed.shipped)
-            )
-            problems += [f"{worker.name}: {one}" for one in worker.receiver.close(said)]
-        if worker.gone is None and worker.offset is not SAME:
-            told |= self._clock_at_end(worker, problems)
-        return told
-
-    def _clock_at_end(self, worker: Worker, problems: list[str]) -> dict[str, int]:
-        try:
-            end = self._align(worker)
-        except InvalidRun as error:
-            problems.append(str(error))
-            return {}
-        stepped = alignment.step(worker.offset, end, self._anchor.t_ns())
-        if stepped is not None:
-            problems.append(f"{worker.name}: {stepped}")
-        error_ns = alignment.error_ns(worker.offset, end)
-        if stepped is None and error_ns > CLOCK_ERROR_MAX_NS:
-            problems.append(
-                f"{worker.name}: its times may be off by {error_ns / clock.MS:.1f} ms, against the master's clock"
-            )
-        return {"clock_error_ns": error_ns, "clock_drift_ns": end.offset_ns - worker.offset.offset_ns}
-
-    def _rows(self, worker: Worker) -> int:
-        """Records of a worker that never closed, as far as they are here."""
-        assert self._run is not None
-        try:
-            with self._run.records(worker.index).open("rb") as file:
-                return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-        except FileNotFoundError:
-            return 0
-
     def _watch(self) -> None:
         """Notice workers that die or fall silent."""
         while True:
             gevent.sleep(LOOK_S)
             for worker in self._workers.values():
-                if worker.closed is not None or worker.gone is not None:
+                if worker.ended:
                     continue
                 silent_s = (clock.now_ns() - worker.heard_ns) / clock.NS
                 if worker.identity is not None and not proc.alive(worker.identity):
@@ -262,14 +193,11 @@ class Fleet:
                 elif silent_s > SILENT_S:
                     self._lose(worker, f"has said nothing for {silent_s:.0f} s")
 
-    def _lose(self, worker: Worker, what: str) -> None:
-        at_s = self._anchor.t_ns() / clock.NS
-        worker.gone = (
-            f"{worker.name} {what}, {at_s:.1f} s after the load began: of {worker.totals.sent} requests that it "
-            f"sent, {self._rows(worker)} records are there"
-        )
-        log.error("squall: %s", worker.gone)
-        self._problem(worker.gone)
+    def _lose(self, worker: Member, what: str) -> None:
+        assert self._run is not None
+        reason = worker.lose(self._run, what, self._anchor)
+        log.error("squall: %s", reason)
+        self._problem(reason)
 
     def _stop_watching(self) -> None:
         if self._watching is not None:
@@ -277,9 +205,9 @@ class Fleet:
             self._watching = None
 
     def _all_ended(self) -> bool:
-        return all(one.closed or one.gone for one in self._workers.values())
+        return all(one.ended for one in self._workers.values())
 
-    def _send(self, kind: str, worker: Worker, data: Any) -> None:
+    def _send(self, kind: str, worker: Member, data: Any) -> None:
         self._environment.runner.send_message(kind, data, worker.client_id)
 
     # --- messages -------------------------------------------------------------------------------------
@@ -305,8 +233,8 @@ class Fleet:
 
     def _on_live(self, msg: Any, **_: Any) -> None:
         worker = self._workers.get(msg.node_id)
-        if worker is not None and worker.closed is None:
-            worker.totals, worker.heard_ns = messages.read(msg.data, Totals), clock.now_ns()
+        if worker is not None:
+            worker.live(messages.read(msg.data, Totals))
 
     def _on_numbers(self, msg: Any, **_: Any) -> None:
         given = {name: [self._numbers.next(name) for _ in range(count)] for name, count in msg.data.items()}
@@ -316,24 +244,14 @@ class Fleet:
         """Records that came with Locust's own report."""
         worker = self._workers.get(client_id)
         chunks = data.pop(messages.RECORDS, None)
-        if worker is not None and chunks:
-            self._receive(worker, ship.unpack(chunks))
-
-    def _receive(self, worker: Worker, chunks: list[ship.Chunk]) -> None:
-        assert self._run is not None
-        if worker.receiver is None:
-            worker.receiver = ship.Receiver(self._run, worker.index)
-        for chunk in chunks:
-            worker.receiver.add(chunk)
+        if worker is not None and chunks and self._run is not None:
+            worker.receive(self._run, ship.unpack(chunks))
 
     def _on_closed(self, msg: Any, **_: Any) -> None:
         worker = self._workers.get(msg.node_id)
-        if worker is None or worker.closed is not None:
+        if worker is None or worker.closed is not None or self._run is None:
             return
-        closed = messages.read(msg.data, Closed)
-        if closed.shipped is not None:
-            self._receive(worker, messages.last_chunks(closed))
-        worker.closed, worker.totals = closed, closed.totals
+        worker.close(self._run, messages.read(msg.data, Closed))
         if not self._ending and not self._told_to_stop():
             self._problem(f"{worker.name} ended before the load did")
 

@@ -29,6 +29,7 @@ LAYERS: dict[str, int] = {
     "harness.faulting": 4,
     "harness.fleet": 4,
     "harness.generator": 4,
+    "harness.member": 4,
     "harness.messages": 4,
     "harness.worker": 4,
     "harness.plugin": 4,

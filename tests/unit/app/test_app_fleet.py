@@ -195,7 +195,7 @@ def test_all_closed_is_no_problem(lab: Lab) -> None:
     ("played", "problem"),
     [
         ({"sent": 5, "rows": 4}, "sent 5 requests and wrote 4 records"),
-        (None, "didn't close its records within"),
+        (None, "didn't close its records in time"),
     ],
 )
 def test_a_count_that_does_not_close_is_told(lab: Lab, played: dict[str, int] | None, problem: str) -> None:
