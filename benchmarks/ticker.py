@@ -113,5 +113,6 @@ class Ticker:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     Ticker(int(sys.argv[1]), int(float(sys.argv[2]) * clock.MS)).run()

@@ -98,11 +98,12 @@ class Session:
         self._reasons, self._judging = [], None
         self._answered = 0
         self._interrupted = self._interrupted and self.child  # asked to stop before it began
-        anchor = self._anchor = clock.anchor_now()
+        anchor = clock.anchor_now()
         manifest.update(run, anchor={"mono_ns": anchor.mono_ns, "wall_ns": anchor.wall_ns})
         test = Trial(scenario, sutfile.load(run), run_id, anchor)
         self._load.begin(run, test)
         self._faults = Faulting(run, test, self._load, self._observer, self._reasons.append)
+        self._anchor = anchor
         self._background = [
             gevent.spawn(self._await_observer),
             gevent.spawn(self._faults.run),

@@ -88,6 +88,20 @@ def test_the_report_has_each_process(done: Done) -> None:
     assert "hub_lag_p99_ms" in report and "worker 1" in report
 
 
+def test_arrivals_are_shared_and_none_is_missing(tmp_path: Path) -> None:
+    """Every tenth of a second one, from the two processes in turn."""
+    arrivals = "{process: constant, rate_per_s: 10}"
+    users = "[{class: ChatUser, weight: 1, prompt_tokens: 50, output_tokens: 20}]"
+    more = (*TWO[:-1], *STEADY, f"load.arrivals={arrivals}", f"load.users={users}")
+    done = run(tmp_path / "run", *more)
+    assert done.code == 0, done.out + done.err
+    rows = done.requests.sort_values("t_due_ns")
+    assert set(rows.t_due_ns.diff().dropna()) == {100_000_000}
+    assert len(rows) >= 75
+    assert list(rows.worker_index.diff().dropna().abs().unique()) == [1]
+    assert rows.request_id.is_unique
+
+
 def start(out: Path, *overrides: str) -> subprocess.Popen[bytes]:
     argv = command("run", str(QUICKSTART), "--out", str(out), *sets(*TWO, *overrides))
     with (out.parent / "output").open("wb") as output:
