@@ -45,7 +45,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 # A stamp is written last, so an install that was cut short is done again.
-.venv/.runtime: configs/locks/bootstrap.lock configs/locks/runtime.lock pyproject.toml | .venv/bin/python
+.venv/.runtime: configs/locks/bootstrap.lock configs/locks/runtime.lock pyproject.toml hatch_build.py $(wildcard harness/traffic/reactor/*.[ch]) | .venv/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r configs/locks/bootstrap.lock
 	$(UV) --require-hashes --no-deps -r configs/locks/runtime.lock
 	$(UV) --no-deps --no-build-isolation -e .

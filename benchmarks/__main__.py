@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import first_request, judging, scale
+from benchmarks import detection, first_request, judging, scale
 from harness.core import manifest
 
 BENCHES: dict[str, Callable[[Path], str]] = {
     "first request": first_request.measure,
     "judging": judging.measure,
     "scale": scale.measure,
+    "detection": detection.measure,
 }
 
 

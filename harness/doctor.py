@@ -69,13 +69,16 @@ def _dynamo() -> list[Check]:
 
 def _generator() -> list[Check]:
     from harness.traffic import stamps
+    from harness.traffic.reactor import native
 
     warm_up = stamps.WarmUp()
     stamped = warm_up.available
     warm_up.close()
+    why = native.why_not()
+    engine = f"auto = hub (pure Python): {why}" if why else "auto = reactor (compiled); hub is there too"
     text = "by the kernel" if stamped else "not given here: times come from user space, some ms worse"
     return [
-        Check("ok", "client engine", "auto = hub (pure Python); reactor (compiled): not in this version"),
+        Check("absent" if why else "ok", "client engine", engine),
         Check("ok" if stamped else "absent", "receive timestamps", text),
     ]
 

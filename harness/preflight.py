@@ -14,6 +14,7 @@ from harness.core.errors import ScenarioError, UsageError
 from harness.stats import metrics
 from harness.sut import launch
 from harness.traffic import prompts, replay
+from harness.traffic.reactor import native
 
 
 def load(path: Path, overrides: list[str], seed: int | None) -> Scenario:
@@ -24,10 +25,8 @@ def load(path: Path, overrides: list[str], seed: int | None) -> Scenario:
 def check(scenario: Scenario, file: str, baseline: Path | None = None) -> None:
     """Raise UsageError for whatever would stop a run later, and change nothing."""
     config.refuse_expired(scenario, clock.utc_date(clock.wall_ns()), file)
-    if scenario.generator.engine == "reactor":
-        raise ScenarioError(
-            file, "generator.engine", "the compiled engine is not in this version", "write `auto` or `hub`"
-        )
+    if scenario.generator.engine == "reactor" and (why := native.why_not()):
+        raise ScenarioError(file, "generator.engine", why, "or write `auto` or `hub`")
     metrics.check_gates(scenario, file)
     prompts.check(scenario, file)
     replay.check(scenario, file)

@@ -18,7 +18,7 @@ import yaml
 from harness.core import config
 from harness.core.records import VIOLATIONS
 from harness.core.rundir import RunDir
-from harness.stats.analysis import Analysis, GateResult
+from harness.stats.analysis import Analysis, Delivery, GateResult
 from harness.stats.metrics import METRICS
 from reports import cards, glossary, quality, text, timeline
 from reports.data import (
@@ -34,6 +34,7 @@ from reports.data import (
     Metrics,
     ReportData,
     Run,
+    Sent,
     Teller,
     Verdict,
     Violation,
@@ -55,6 +56,7 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         faults=faults,
         cancels=[Cancel(**dataclasses.asdict(one)) for one in analysis.cancels],
         cancel_tellers=[Teller(name=one.teller, count=one.count) for one in analysis.cancel_counts],
+        sent=[_sent(analysis, one) for one in analysis.delivery],
         metrics=_metrics(analysis),
         gates=[_gate(gate) for gate in analysis.gates],
         invariants=_invariants(analysis),
@@ -68,7 +70,7 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         generators=quality.processes(manifest),
         warnings=list(analysis.warnings),
         command=command(manifest, analysis.data.scenario),
-        scenario_yaml=_scenario_yaml(analysis.data.scenario),
+        scenario_yaml=scenario_yaml(analysis.data.scenario),
         glossary=glossary.terms(),
     )  # fmt: skip
 
@@ -195,15 +197,25 @@ def _violations(analysis: Analysis) -> list[Violation]:
     return sorted(found, key=lambda one: (-one.count, order.get(one.name, len(order))))
 
 
+def _sent(analysis: Analysis, one: Delivery) -> Sent:
+    values = analysis.metrics.get(one.window, {})
+    return Sent(
+        loop=one.loop, window=one.window, unit=one.unit, asked=one.asked, delivered=one.delivered, ratio=one.ratio,
+        late_ratio=one.late_ratio, wait_p99_ms=one.wait_p99_ms, wait_max_ms=one.wait_max_ms, unsent=one.unsent,
+        held=one.held, ttft_p99_ms=_float(values.get("ttft_p99_ms")),
+        ttft_p99_due_ms=_float(values.get("ttft_p99_due_ms")),
+    )  # fmt: skip
+
+
 def command(manifest: Mapping[str, Any], scenario: config.Scenario) -> str:
     """The command that repeats the run, seed included."""
     words = manifest.get("command")
     if isinstance(words, list) and words:
-        return _joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
-    return _joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
+        return joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
+    return joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
 
 
-def _joined(words: Any) -> str:
+def joined(words: Any) -> str:
     """A command line for a shell; values of secret-looking --set paths are hidden."""
     if not isinstance(words, list):
         return ""
@@ -216,7 +228,7 @@ def _masked(word: str) -> str:
     return f"{path}={cards.HIDDEN}" if equals and _SECRET_NAME.search(path) else word
 
 
-def _scenario_yaml(scenario: config.Scenario) -> str:
+def scenario_yaml(scenario: config.Scenario) -> str:
     """The resolved scenario; values of secret-looking environment variables are hidden."""
     tree = config.to_plain(scenario)
     env = tree["sut"].get("env") or {}

@@ -97,6 +97,13 @@ def percent(ratio: float | None) -> str:
     return f"{number(ratio * 100)}%"
 
 
+def signed_percent(ratio: float | None) -> str:
+    """A change as a percentage with its sign; one decimal is enough for noise."""
+    if ratio is None or math.isnan(ratio):
+        return UNKNOWN
+    return f"{ratio:+,.1%}" if abs(ratio) < 10 else f"{ratio:+,.0%}"
+
+
 def quantity(value: float | None, unit: str) -> str:
     """`value` with its unit; ratios as percentages."""
     if value is None or math.isnan(value):

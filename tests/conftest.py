@@ -14,6 +14,7 @@ from harness.core import netns, proc
 from harness.core.errors import UsageError
 from harness.platforms import local, network
 from harness.sut import planes, venv
+from harness.traffic.reactor import native
 
 settings.register_profile("squall", deadline=None)  # nothing in these tests is judged by a clock
 settings.load_profile("squall")
@@ -40,6 +41,8 @@ def missing(marker: str) -> str | None:
         return "nft is missing: apt-get install nftables"
     if marker == "netns" and (why := netns.trial()):
         return f"network namespaces: {why}"
+    if marker == "reactor":
+        return native.why_not()
     if marker == "netem" and "netem" not in network.offers():
         return "netem is not in this kernel (or there are no network namespaces)"
     return None
@@ -54,7 +57,7 @@ def clocks() -> str | None:
     return f"time namespaces: {done.err.strip()}" if done.code else None
 
 
-MARKERS = ("sut", "browser", "timens", "netns", "netem", "cgroup", "etcd", "nats")
+MARKERS = ("reactor", "sut", "browser", "timens", "netns", "netem", "cgroup", "etcd", "nats")
 
 
 def need(marker: str) -> None:

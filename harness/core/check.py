@@ -43,6 +43,13 @@ def check(s: Scenario, file: str) -> None:
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
     _processes(s, need)
+    least = s.generator.delivered_min_ratio
+    need(
+        0 <= least <= 1,
+        "generator.delivered_min_ratio",
+        f"got {least:g}",
+        "0 to 1; 0 = whatever it sends is enough",
+    )
     for n, code in enumerate(s.overload_codes):
         need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
     seen: set[str] = set()

@@ -205,6 +205,7 @@ class Generator(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     send_lag_p99_ms: float = 20
     hub_lag_p99_ms: float = 50
     coalesced_max_ratio: float = 0.01
+    delivered_min_ratio: float = 0.95  # of the arrivals, or of the users, that were asked for
     processes: int = 1  # Locust processes that the users are spread over; 0 = one for each core
 
 
@@ -328,8 +329,8 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
+LATER_IN_GENERATOR: dict[str, Any] = {"delivered_min_ratio": 0.95, "processes": 1}
 LATER_IN_PHASE: dict[str, Any] = {"rate_ratio": 1.0}
-LATER_IN_GENERATOR: dict[str, Any] = {"processes": 1}
 LATER_IN_STEP = {"when": None, "phase": None}
 LATER_IN_LOAD: dict[str, Any] = {"phases": [], "arrivals": None}
 LATER_IN_USER: dict[str, Any] = {"weight": None, "conversation": None, "prefix": None, "retry": None}
@@ -396,13 +397,13 @@ def to_plain(scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario as plain data that `build` reads back; defaults written out, but for keys
     that came later: a scenario without them stays what it was, hash and all."""
     tree: dict[str, Any] = msgspec.to_builtins(scenario)
-    _leave_out(tree["generator"], LATER_IN_GENERATOR)
     for step in tree["faults"]:
         step.update(step.pop("params"))
         _leave_out(step, LATER_IN_STEP)
     for phase in tree["load"]["phases"]:
         _leave_out(phase, LATER_IN_PHASE)
     _leave_out(tree["load"], LATER_IN_LOAD)
+    _leave_out(tree["generator"], LATER_IN_GENERATOR)
     for user in tree["load"]["users"]:
         _leave_out(user, LATER_IN_USER)
     return tree

@@ -192,6 +192,45 @@ class CancelCount:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """What the generator was asked for in a window and what it did (see delivery.py). None: unknown.
+
+    open loop: requests/s; closed loop: users. late_ratio: requests that began more than late_ms after they
+    were due; unsent: arrivals (users) that never began; held: the scenario's own limit explains it.
+    """
+
+    loop: Literal["open", "closed"]
+    window: str
+    unit: str
+    asked: float | None
+    delivered: float
+    ratio: float | None
+    late_ratio: float | None
+    late_ms: float
+    wait_p99_ms: float | None  # t_start - t_due
+    wait_max_ms: float | None
+    unsent: int | None
+    held: bool
+
+    @property
+    def text(self) -> str:
+        """In words, with numbers."""
+        asked = "an unknown number of" if self.asked is None else f"{self.asked:.4g}"
+        late = (
+            ""
+            if self.late_ratio is None
+            else f", {100 * self.late_ratio:.3g}% began more than {self.late_ms:g} ms late"
+        )
+        wait = (
+            ""
+            if self.wait_p99_ms is None
+            else f" (p99 {self.wait_p99_ms:.3g} ms, max {self.wait_max_ms:.3g} ms)"
+        )
+        unsent = f", {self.unsent} never" if self.unsent else ""
+        return f"{self.delivered:.4g} of {asked} {self.unit} in {self.window}{late}{wait}{unsent}"
+
+
+@dataclass(frozen=True)
 class Invariant:
     """Something that must hold. ok None: not applicable or unknown (`detail` says which and why)."""
 
@@ -263,6 +302,7 @@ class Analysis:
     losses: tuple[Loss, ...]
     cancels: tuple[CancelRow, ...]
     cancel_counts: tuple[CancelCount, ...]
+    delivery: tuple[Delivery, ...]
     invariants: tuple[Invariant, ...]
     known: tuple[KnownUse, ...]
     gates: tuple[GateResult, ...]

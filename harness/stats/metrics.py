@@ -6,7 +6,7 @@ To add one: a function and a line in METRICS. Quantiles are numpy's `linear`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -159,6 +159,29 @@ def outcome_ratio(names: tuple[str, ...], scope: Scope) -> float | None:
     return int((scope.rows & scope.streams.is_(*names)).sum()) / sent if sent else None
 
 
+def amplification(scope: Scope) -> float | None:
+    """Requests that overlap the window / those of them that were no retries: 1 = nothing was asked twice."""
+    sent = int(scope.rows.sum())
+    again = int((scope.rows & retried(scope.streams)).sum())
+    return sent / (sent - again) if sent > again else None
+
+
+def answered_ratio(scope: Scope) -> float | None:
+    """Of the requests that overlap the window and were no retries, those that a client got an answer to (ok)
+    in the end, be it by a later attempt; cancelled ones left out."""
+    s = scope.streams
+    again = retried(s)
+    logical = np.where(again, s.frame["retry_of"].fillna("").to_numpy(object), s.request_id)
+    answered = np.isin(s.request_id, logical[s.is_("ok")])
+    asked = scope.rows & ~again & ~s.is_("cancelled")
+    return int((asked & answered).sum()) / int(asked.sum()) if asked.any() else None
+
+
+def retried(s: Streams) -> Bools:
+    """Rows that repeat an earlier attempt."""
+    return np.asarray(s.frame["attempt"].fillna(0).to_numpy(np.int64) > 0, bool)
+
+
 def migrations_counted(kind: str, scope: Scope) -> float | None:
     """Rise of dynamo_frontend_model_migration_total{migration_type} over the window, all frontends.
 
@@ -299,6 +322,8 @@ METRICS: dict[str, Metric] = {
     "shed_ratio": _ratio("shed"),
     "error_ratio": _ratio(*sorted(FAILED)),
     "cancel_ratio": _ratio("cancelled", better=None),
+    "amplification_ratio": Metric("ratio", "lower", EVERYWHERE, amplification),
+    "answered_ratio": Metric("ratio", "higher", EVERYWHERE, answered_ratio),
     **{
         f"cancel_abort_{name}_ms": Metric("ms", "lower", EVERYWHERE, partial(cancel_abort, q))
         for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
@@ -325,11 +350,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def compute(scope: Scope) -> dict[str, float | None]:
-    """All metrics of one window; those that don't exist in this kind of window are None."""
+def compute(scope: Scope, wanted: Collection[str] | None = None) -> dict[str, float | None]:
+    """All metrics of one window, or the wanted ones; those that don't exist in this kind of window are None."""
     return {
         name: metric.compute(scope) if scope.window.kind in metric.kinds else None
         for name, metric in METRICS.items()
+        if wanted is None or name in wanted
     }
 
 

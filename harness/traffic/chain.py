@@ -40,6 +40,17 @@ class Chain:
         """The tail is missing."""
         return self.expected < self.n
 
+    def ahead(self) -> tuple[str, int, int, int]:
+        """The text accepted last, the word to come, the step between words, and how many may still come."""
+        last = words.WORDS[(self._a + (self.expected - 1) * self._b) % words.P]
+        return " " + last, (self._a + self.expected * self._b) % words.P, self._b, self.n - self.expected
+
+    def accept(self, count: int) -> None:
+        """The next `count` tokens came, each as expected."""
+        self._seen[self.expected : self.expected + count] = b"\1" * count
+        self._known += count
+        self._expect(self.expected + count)
+
     def take(self, text: str) -> int:
         """Judge the tokens of one piece of text; how many there were.
 
@@ -85,5 +96,8 @@ class Chain:
     def _accept(self, i: int) -> None:
         self._seen[i] = 1
         self._known += 1
-        self.expected = i + 1
+        self._expect(i + 1)
+
+    def _expect(self, i: int) -> None:
+        self.expected = i
         self._expected_text = " " + words.WORDS[(self._a + self.expected * self._b) % words.P]

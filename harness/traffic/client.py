@@ -28,7 +28,6 @@ PAUSE_AFTER_FAILURE_NS = 100_000_000
 """A user whose request was refused or shed waits at least this long: a dead server answers within
 microseconds, and users that ask again at once would measure nothing but themselves."""
 STALL_BYTES = 4096  # receive buffer of a client that will stop reading: it is full after some 20 tokens
-READ_AT_ONCE = 512  # parts of a body read between two looks at the sockets
 
 OnRecord = Callable[[RequestRecord], None]
 
@@ -213,10 +212,7 @@ class Client:
         traffic = self._traffic
         transcript = one.transcript()
         if one.watch is None:
-            for number, (index, part) in enumerate(transcript.bodies):
-                reader.feed(index, part)
-                if number % READ_AT_ONCE == READ_AT_ONCE - 1:
-                    traffic.engine.turn()
+            reader.read(transcript.pieces, transcript.bodies, traffic.engine.turn)
         found = reader.finish(transcript)
         traffic.lag.answered(found)
         record = self._record(found, transcript, planned, want, due_ns)

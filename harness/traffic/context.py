@@ -11,7 +11,7 @@ from harness.core.clock import Anchor
 from harness.core.config import Scenario, UserClass
 from harness.core.records import FAILED, Outcome, RequestRecord
 from harness.core.sutfile import SutState
-from harness.traffic.engine import HubEngine
+from harness.traffic.engine import HubEngine, choose
 from harness.traffic.exchange import Exchange
 from harness.traffic.lag import Lag
 from harness.traffic.retry import Budget
@@ -99,12 +99,13 @@ class TrafficContext:
     sink: Callable[[RequestRecord], object]
     live: LiveCounters
     headers: dict[str, str]
-    engine: HubEngine = field(default_factory=HubEngine)
+    engine: HubEngine = field(init=False)
     lag: Lag = field(default_factory=Lag)
     numbering: Numbers = field(default_factory=Numbering)
     budgets: dict[str, Budget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", HubEngine(choose(self.scenario.generator.engine)))
         self.live.open = self.engine.open
 
     def budget(self, spec: UserClass) -> Budget:

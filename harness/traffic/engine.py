@@ -1,4 +1,8 @@
-"""What the connections of one process share: timer, kernel stamps, addresses, work put off for later."""
+"""What the connections of one process share: timer, kernel stamps, addresses, work put off for later.
+
+Two engines: `hub` receives in gevent's hub, `reactor` in a thread of the compiled extension. All else is
+the same code, and so are the records. TLS is received by the hub in both.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,32 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gevent
 from gevent.hub import Waiter
 from gevent.lock import BoundedSemaphore
 
 from harness.core.clock import now_ns
-from harness.traffic import stamps
+from harness.core.errors import UsageError
+from harness.traffic import receive, stamps
 from harness.traffic.exchange import Exchange
+from harness.traffic.reactor import native
+from harness.traffic.reactor.receiver import Reactor
 from harness.traffic.timer import Timer
+from harness.traffic.tls import Tls
 
+Kind = Literal["hub", "reactor"]
+Choice = Literal["auto", "hub", "reactor"]
 JOBS_NS = 500_000  # of deferred work between two looks at the sockets
 
 
 class HubEngine:
-    """What the connections of one process share: timer, kernel stamps, addresses, deferred work."""
+    """`kind`: hub or reactor. Raises UsageError when the reactor is wanted and not there."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind = "hub") -> None:
+        self.kind = kind
+        self._reactor = _reactor() if kind == "reactor" else None
         self.timer = Timer()
         self.open: set[Exchange] = set()  # what is going on now
         self._warm_up = stamps.WarmUp()
@@ -42,6 +54,12 @@ class HubEngine:
             if known is None:
                 known = self._addresses[host, port] = _resolve(host, port)
             return known
+
+    def receiver(self, connection: receive.Connection, sock: Any, session: Tls | None) -> receive.Receiver:
+        """What reads a connected socket. Raises OSError."""
+        if self._reactor is not None and session is None:
+            return self._reactor.receiver(connection, sock)
+        return receive.HubReceiver(connection, sock, session)
 
     def defer(self, job: Callable[[], None]) -> None:
         """Run `job` soon, but after the sends that are due and with the sockets served in between."""
@@ -78,8 +96,24 @@ class HubEngine:
         self.flush()
         if not self._closed:
             self._closed = True
+            if self._reactor is not None:
+                self._reactor.close()
             self.timer.close()
             self._warm_up.close()
+
+
+def choose(wanted: Choice) -> Kind:
+    """What `generator.engine` stands for on this machine."""
+    if wanted != "auto":
+        return wanted
+    return "hub" if native.why_not() else "reactor"
+
+
+def _reactor() -> Reactor:
+    why = native.why_not()
+    if why is not None:
+        raise UsageError(f"generator.engine: reactor: {why}")
+    return Reactor()
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from harness.traffic import stamps
 from harness.traffic.http1 import Response
-from harness.traffic.transcript import End, Transcript
+from harness.traffic.pieces import Pieces, Received
+from harness.traffic.transcript import End, Part, Transcript
 
 Watch = Callable[[int, bytes], bool]
 
@@ -35,8 +36,8 @@ class Exchange:
 
     def reset(self) -> None:
         """Forget an answer's pieces."""
-        self.pieces: list[stamps.Piece] = []
-        self.bodies: list[tuple[int, bytes]] = []
+        self.pieces: Received = Pieces()  # the receiver's
+        self.bodies: list[Part] = []
         self.response = Response()
         self.fed = 0  # pieces that the framing has seen
         self.sent_ns = 0
@@ -44,27 +45,32 @@ class Exchange:
 
     def frame(self) -> bool:
         """Read the framing of the pieces since the last call; True when no more is wanted."""
-        pieces, response = self.pieces, self.response
-        for index in range(self.fed, len(pieces)):
+        pieces, response, index = self.pieces, self.response, self.fed
+        while index < len(pieces):
+            if self.watch is None and response.between_chunks and (whole := pieces.whole(index)):
+                self.bodies.append((index, whole))
+                index += whole
+                continue
             body = response.feed(pieces[index][1])
+            index += 1
             if body:
-                self.bodies.append((index, body))
-                if self.watch is not None and self.watch(index, body):
-                    self.fed = index + 1
+                self.bodies.append((index - 1, body))
+                if self.watch is not None and self.watch(index - 1, body):
+                    self.fed = index
                     return True
-        self.fed = len(pieces)
+        self.fed = index
         return response.complete or response.error is not None
 
     def over_ns(self) -> int:
         """When the answer was over: the last byte's arrival when it is complete, else our time."""
         if self.end != "complete":
             return self.end_ns
-        return stamps.resolve(self.pieces[-1:], self.start_ns, self.offset_start_ns, self.offset_end_ns)[0]
+        return stamps.resolve([self.pieces[-1]], self.start_ns, self.offset_start_ns, self.offset_end_ns)[0]
 
     def transcript(self) -> Transcript:
         """What the oracle reads; call it when the exchange is over."""
         response = self.response
-        times = stamps.resolve(self.pieces, self.start_ns, self.offset_start_ns, self.offset_end_ns)
+        times = self.pieces.times(self.start_ns, self.offset_start_ns, self.offset_end_ns)
         return Transcript(
             start_ns=self.start_ns,
             end_ns=self.over_ns(),
@@ -77,4 +83,5 @@ class Exchange:
             error=self.error,
             body_complete=response.complete,
             cancel_ns=self.cancel_ns,
+            pieces=self.pieces,
         )

@@ -7,7 +7,9 @@ of sockets, of times or of what a body means. No input makes it raise: what can'
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 MAX_HEAD = 65_536  # bytes of one head, 1xx heads counted alone
@@ -65,6 +67,18 @@ class Response:
             return False
         options = {part.strip().lower() for part in ",".join(self.headers.get("connection", [])).split(",")}
         return "close" not in options and (self.version == 1 or "keep-alive" in options)
+
+    @property
+    def between_chunks(self) -> bool:
+        """Does the next piece begin a chunk of the body?"""
+        return self.framing == "chunked" and not (
+            self._left
+            or self._crlf
+            or self._buffer
+            or self._trailers
+            or self.complete
+            or self.error is not None
+        )
 
     def header(self, name: str) -> str | None:
         """A field's value, its lines joined as RFC 9110 section 5.3 says; None when absent."""
@@ -141,7 +155,7 @@ class Response:
             return
         self.version, self.status = int(match[1]), int(match[2])
         self.reason = (match[3] or b"").decode("latin-1")
-        fields = _parse_fields(lines[1:])
+        fields = _known_fields(tuple(lines[1:]))
         if isinstance(fields, str):
             self.error, self.status = fields, 0
         else:
@@ -168,11 +182,10 @@ class Response:
             self.framing = "close"
 
     def _chunked(self, piece: bytes) -> bytes:
-        if not self._left and not self._crlf and not self._buffer and not self._trailers:
-            line = piece[: piece.find(b"\r\n", 0, 5)]  # one whole chunk in one piece: the usual case
-            size = _USUAL_SIZES.get(line)
-            if size is not None and len(piece) == len(line) + size + 4 and piece[-2:] == b"\r\n":
-                return piece[len(line) + 2 : -2]
+        if self.between_chunks:
+            body = whole_chunk(piece)  # the usual case
+            if body:
+                return body
         return self._chunks(piece)
 
     def _chunks(self, piece: bytes) -> bytes:
@@ -235,13 +248,28 @@ class Response:
                 return body
 
 
+def whole_chunk(data: bytes) -> bytes:
+    """What a piece holds that is exactly one chunk of usual size, which isn't the last one; else nothing."""
+    line = data[: data.find(b"\r\n", 0, 5)]
+    size = _USUAL_SIZES.get(line)
+    if size is None or len(data) != len(line) + size + 4 or data[-2:] != b"\r\n":
+        return b""
+    return data[len(line) + 2 : -2]
+
+
 def _head_end(data: bytes) -> int | None:
     """Position after the empty line that ends a head; a lone LF counts as a line end (section 2.2)."""
     ends = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := data.find(mark)) >= 0]
     return min(ends) if ends else None
 
 
-def _parse_fields(lines: list[bytes]) -> dict[str, list[str]] | str:
+@functools.lru_cache(maxsize=32)
+def _known_fields(lines: tuple[bytes, ...]) -> dict[str, list[str]] | str:
+    """The same fields come with every answer of a second; nobody changes the result."""
+    return _parse_fields(lines)
+
+
+def _parse_fields(lines: Sequence[bytes]) -> dict[str, list[str]] | str:
     """Field lines as lower-case name to values, or why they can't be read."""
     fields: dict[str, list[str]] = {}
     last: list[str] | None = None

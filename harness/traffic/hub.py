@@ -1,8 +1,7 @@
-"""The hub engine: HTTP exchanges on gevent's hub, one greenlet switch for each stream, not for each chunk.
+"""HTTP exchanges on gevent's hub, one greenlet switch for each stream, not for each chunk.
 
-A persistent read watcher for each connection; the hub's callback reads with recvmsg (kernel receive
-stamps), keeps the bytes and looks for the end of the body. All reading
-is left to the end of the stream. Knows HTTP framing, TLS and how to close; not what an answer means.
+The connection sends, waits and closes; a receiver (receive.py, or the reactor's) keeps what comes, and all
+reading is left to the end of the stream. Knows TLS and how to close; not what an answer means.
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ from harness.core.errors import UsageError
 from harness.traffic import stamps, tls
 from harness.traffic.engine import HubEngine
 from harness.traffic.exchange import Exchange
+from harness.traffic.receive import Receiver
 from harness.traffic.transcript import End
 
-READ, WRITE = 1, 2
-READ_BYTES = 16_384
-_EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
+WRITE = 2
 STALE_NS = 100_000_000
 """A kept connection that fails within this time of the request, with no byte of an answer, was closed by
 the server before it saw the request (RFC 9112 section 9.3.1): the request is sent again, once."""
@@ -53,14 +51,11 @@ class Connection:
         self._context = (context or ssl.create_default_context()) if secure else None
         self._receive_bytes = receive_bytes  # SO_RCVBUF; 0 = the kernel's own choice
         self._sock: Any = None
-        self._recvmsg: Any = None
         self._tls: tls.Tls | None = None
-        self._reader: Any = None
+        self._receiver: Receiver | None = None
         self._writer: Any = None
         self._unsent = b""
         self._exchange: Exchange | None = None
-        self._keep: Callable[[stamps.Piece], None] = _discard
-        self._eager = True
         self._broken = False  # not to be used again
         self._waiter: Any = None
 
@@ -91,7 +86,9 @@ class Connection:
             deadline.cancel()
             if one.end is None:  # killed
                 self._finish("drain", "the user was stopped while the stream was open")
-            self._exchange, self._keep, self._eager = None, _discard, True
+            self._exchange = None
+            if self._receiver is not None:
+                self._receiver.end()
             self._engine.open.discard(one)
             one.offset_end_ns = stamps.sample_offset_ns()
             if self._broken or one.end != "complete" or not one.response.keep_alive:
@@ -101,7 +98,7 @@ class Connection:
         """Leave the answer as planned, unless it is complete already. In the modes of LINGERING the
         exchange goes on until the peer ends it, for stall_ns at most."""
         if self._exchange is not None and self._exchange.end is None:
-            self._look()
+            self.look()
             self._cancel(mode, stall_ns)
 
     def _cancel(self, mode: str, stall_ns: int) -> None:
@@ -127,25 +124,28 @@ class Connection:
 
     def close(self) -> None:
         """Close at once, without ceremony."""
-        for watcher in (self._reader, self._writer):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._reader = self._writer = None
+        if self._receiver is not None:
+            self._receiver.close()
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
         if self._sock is not None:
             self._sock.close()
-        self._sock, self._recvmsg, self._tls, self._unsent = None, None, None, b""
+        self._receiver, self._writer = None, None
+        self._sock, self._tls, self._unsent = None, None, b""
         self._broken = False
 
     def _attempt(self, one: Exchange) -> bool:
         """Send and wait. True: the kept connection was stale, try again on a new one."""
-        kept = self._sock is not None
-        self._keep, self._eager = one.pieces.append, True
+        kept = self._receiver is not None and self._receiver.begin(one)
         if not kept:
+            self.close()
             self._connect(one)
+            if self._receiver is not None:
+                self._receiver.begin(one)
         if one.end is None:
             one.sent_ns = now_ns()
-            self._send(one.request)
+            self.send(one.request if self._tls is None else self._tls.send(one.request))
         if one.end is None and one.after_send is not None:
             after_send, one.after_send = one.after_send, None
             after_send()
@@ -171,7 +171,7 @@ class Connection:
 
     def _give_up(self, end: End, error: str) -> None:
         if self._exchange is not None:
-            self._look()
+            self.look()
         self._finish(end, error)
 
     def _finish(self, end: End, error: str | None = None) -> None:
@@ -183,7 +183,8 @@ class Connection:
         if one.cancel_ns is not None:  # however the connection ended, we had left before
             end, error = "cancelled", None
         one.end, one.error = end, error
-        self._keep, self._eager = _discard, True
+        if self._receiver is not None:
+            self._receiver.end()
         if end not in ("complete", "cancelled"):
             one.frame()
         self._wake()
@@ -228,19 +229,20 @@ class Connection:
             return os.strerror(code)
         if self._exchange is not None and self._exchange.end is not None:
             return "given up"
-        self._recvmsg = sock.recvmsg
         self._tls = tls.Tls(self._context, self._host) if self._context is not None else None
-        self._reader = loop.io(sock.fileno(), READ)
-        self._reader.start(self._on_readable if self._tls is None else self._on_cipher)
+        try:
+            self._receiver = self._engine.receiver(self, sock, self._tls)
+        except OSError as error:
+            return str(error.strerror or error)
         return ""
 
     # Sending
 
-    def _send(self, data: bytes) -> None:
-        if self._tls is not None:
-            data = self._tls.send(data)
+    def send(self, data: bytes) -> None:
+        """Write bytes as they are, now or as soon as the socket takes them."""
         self._unsent += data
-        self._flush()
+        if self._unsent:
+            self._flush()
 
     def _flush(self) -> None:
         """Write what there is to write; the write watcher runs only while the socket is full."""
@@ -258,50 +260,9 @@ class Connection:
         if self._writer is not None and self._writer.active:
             self._writer.stop()
 
-    # Receiving: the hub's callback, once for each piece
+    # Receiving: what the receiver says
 
-    def _on_readable(self) -> None:
-        try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lost("reset", error.strerror or str(error))
-            return
-        if not data:
-            self._lost("closed", "")
-            return
-        self._keep((ancillary, data, now_ns()))
-        # A piece that ends with an event isn't the end of the body, which is an empty chunk.
-        if data[-4:] != _EVENT_END or self._eager:
-            self._look()
-
-    def _on_cipher(self) -> None:
-        """The same for TLS."""
-        session = self._tls
-        assert session is not None
-        try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
-            plain = session.receive(data) if data else b""
-        except BlockingIOError:
-            return
-        except ssl.SSLError as error:
-            self._lost("reset", f"TLS: {error.reason or error}")
-            return
-        except OSError as error:
-            self._lost("reset", error.strerror or str(error))
-            return
-        read_ns = now_ns()
-        self._unsent += session.outgoing()
-        if self._unsent:
-            self._flush()
-        if plain:
-            self._keep((ancillary, plain, read_ns))
-            self._look()
-        if session.closed or not data:
-            self._lost("closed", "")
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """Is the answer complete?"""
         one = self._exchange
         if one is None:  # bytes that nobody asked for: the next request takes a new connection
@@ -309,7 +270,8 @@ class Connection:
         elif one.end is not None:  # the same, before the user could go on
             self._broken = True
         elif not one.frame():
-            self._eager = one.watch is not None or one.response.framing != "chunked"
+            if self._receiver is not None:
+                self._receiver.eager = one.watch is not None or one.response.framing != "chunked"
         elif one.response.complete:
             self._finish("complete")
         elif one.response.error is not None:
@@ -317,10 +279,10 @@ class Connection:
         else:
             self._cancel(one.cancel_mode, one.stall_ns)
 
-    def _lost(self, end: End, reason: str) -> None:
+    def lost(self, end: End, reason: str) -> None:
         """The peer sends no more."""
-        if self._reader is not None:
-            self._reader.stop()
+        if self._receiver is not None:
+            self._receiver.stop()
         one = self._exchange
         if one is None:
             self.close()
@@ -336,14 +298,11 @@ class Connection:
             self._finish(end, "; ".join(part for part in (one.response.error, reason) if part))
 
 
-def _discard(_: stamps.Piece) -> None:
-    """Bytes outside any exchange."""
-
-
 def _close_fin(connection: Connection) -> None:
     """An orderly close. What is unread must be read first: closing over it would send RST instead."""
     sock = connection._sock
-    if sock is not None:
+    if sock is not None and connection._receiver is not None:
+        connection._receiver.stop()
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
             while sock.recv(65_536):
@@ -367,7 +326,8 @@ def _half_close(connection: Connection) -> None:
 
 def _stall(connection: Connection) -> None:
     """Stop reading: the kernel takes in what its buffer holds, then tells the peer a window of 0."""
-    connection._reader.stop()
+    if connection._receiver is not None:
+        connection._receiver.stop()
 
 
 CANCELS: dict[str, Callable[[Connection], None]] = {

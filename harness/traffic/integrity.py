@@ -6,25 +6,27 @@ first that holds in DESIGN section 6's order; a check that can't be made is neit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import sub
 
 import msgspec
 
 from harness.core.records import VIOLATIONS, Outcome
 from harness.traffic import chunks, sse
 from harness.traffic.chain import Chain
-from harness.traffic.transcript import Expectation, Findings, Transcript
+from harness.traffic.pieces import Like, Received
+from harness.traffic.transcript import Expectation, Findings, Part, Transcript
 
 LATE_NS = 5_000_000  # a coalesced chunk whose time may be off by more counts against the generator
 MAX_ERROR_TEXT = 300
+READ_AT_ONCE = 512  # parts of a body read between two turns
 
 
 def judge(transcript: Transcript, want: Expectation) -> Findings:
     """All of the above in one go."""
     reader = Reader(want)
-    for index, body in transcript.bodies:
-        reader.feed(index, body)
+    reader.read(transcript.pieces, transcript.bodies)
     return reader.finish(transcript)
 
 
@@ -46,7 +48,7 @@ class _Said:
 class Reader:
     """Reads a body as it comes; `tokens` counts so far. `feed` never raises, whatever the bytes."""
 
-    __slots__ = ("_events", "_multiple", "_said", "_sse", "_want", "_whole", "chain", "tokens")
+    __slots__ = ("_events", "_last", "_multiple", "_said", "_sse", "_want", "_whole", "chain", "tokens")
 
     def __init__(self, want: Expectation) -> None:
         self._want = want
@@ -57,15 +59,65 @@ class Reader:
         self._multiple: dict[int, int] = {}  # position in _events -> tokens, when it isn't one
         self.chain = Chain(*want.key, want.tokens_expected) if want.key is not None else None
         self.tokens = 0
+        self._last = b""  # the last event's data, when it was one right token and nothing else
+
+    def read(self, pieces: Received, bodies: Iterable[Part], turn: Callable[[], None] | None = None) -> None:
+        """Read what framing made of the pieces; `turn` is called now and then when that takes long."""
+        fed = 0
+        for index, part in bodies:
+            at, end = index, index + (1 if isinstance(part, bytes) else part)
+            while at < end:
+                count = 0 if isinstance(part, bytes) else self._run(pieces, at, end)
+                if not count:
+                    self.feed(at, part if isinstance(part, bytes) else pieces.body(at))
+                    fed, count = fed + 1, 1
+                    if fed % READ_AT_ONCE == 0 and turn is not None:
+                        turn()
+                at += count
+
+    def _run(self, pieces: Received, index: int, end: int) -> int:
+        """Take the pieces that are like the last event; how many."""
+        like = self.like()
+        count = pieces.run(index, end, like) if like is not None else 0
+        if count:
+            self.repeat(index, count)
+        return count
+
+    def like(self) -> Like | None:
+        """What an event may be that says the same as the last one, but for its word; None: none may.
+
+        The text must be seen as what it is: a string of JSON without escapes, there once only.
+        """
+        data, chain = self._last, self.chain
+        if not data or b"\\" in data or not self._sse.clean:
+            return None
+        if chain is None:
+            return _like_text(data)
+        text, start, step, limit = chain.ahead()
+        before, found, after = data.partition(b'"%s"' % text.encode())
+        if not found or found in after or limit <= 0:
+            return None
+        return Like(before + b'" ', b'"' + after, start, step, limit)
+
+    def repeat(self, index: int, count: int) -> None:
+        """`count` pieces from `index` on say what the last event said, each with the next word."""
+        self._events.extend(range(index, index + count))
+        self.tokens += count
+        if self.chain is not None:
+            self.chain.accept(count)
 
     def feed(self, index: int, body: bytes) -> None:
         """Read the part of the body that piece `index` brought."""
         if not self._want.stream:
             self._whole.append((index, body))
             return
+        self._last = b""
         data = self._sse.single(body)
         if data is not None:
+            tokens, expected = self.tokens, self.chain.expected if self.chain is not None else 0
             self._data(index, data)
+            if self.tokens == tokens + 1 and (self.chain is None or self.chain.expected == expected + 1):
+                self._last = data
             return
         for event in self._sse.feed(body):
             self._event(index, event)
@@ -188,13 +240,15 @@ class Reader:
         if not self._events:
             return
         times, start = transcript.times, transcript.start_ns
-        at = [times[index] for index in self._events]
-        found.t_first_ns, found.t_last_ns = at[0], at[-1]
+        found.t_first_ns, found.t_last_ns = times[self._events[0]], times[self._events[-1]]
         # Differences of whole microseconds, so that a stream's gaps add up to its length.
-        gaps = [later // 1000 - earlier // 1000 for earlier, later in pairwise(at)]
+        at_us = [times[index] // 1000 for index in self._events]
+        gaps = list(map(sub, at_us[1:], at_us))
         for position in sorted(self._multiple, reverse=True):
             gaps[position:position] = [0] * (self._multiple[position] - 1)
         found.gaps_us = gaps
+        if len(set(self._events)) == len(self._events):
+            return
         worst, previous = 0, -1
         for index in self._events:
             if index == previous:
@@ -325,9 +379,19 @@ class Reader:
         return media != wanted or encoding != "identity"
 
 
+def _like_text(data: bytes) -> Like | None:
+    """Where tokens are only counted: any other text in the same place."""
+    for name in (b'"content":"', b'"text":"'):
+        if data.count(name) == 1:
+            before, _, rest = data.partition(name)
+            text, quote, after = rest.partition(b'"')
+            return Like(before + name, quote + after) if text else None
+    return None
+
+
 def _error_body(transcript: Transcript) -> str:
     """The message in an error's body, or the start of it."""
-    body = b"".join(part for _, part in transcript.bodies)[:65_536]
+    body = transcript.body()[:65_536]
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -55,6 +55,11 @@ class Parser:
         """Is there a part of an event that no empty line has ended?"""
         return bool(self._pending or self._data or self._name)
 
+    @property
+    def clean(self) -> bool:
+        """Does the next piece begin a block, with nothing left of the one before?"""
+        return not (self._block or self._pending or self._skip_lf or self.overflow)
+
     def single(self, piece: bytes) -> bytes | None:
         """The data of the one unnamed event that the piece is, the usual case; None: `feed` it."""
         if (
@@ -62,8 +67,9 @@ class Parser:
             and piece[-2:] == b"\n\n"
             and piece.count(b"\n") == 2
             and b"\r" not in piece
-            and not (self._block or self._pending or self._skip_lf or self._start or self.overflow)
+            and self.clean
         ):
+            self._start = False
             return piece[6:-2]
         return None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 from harness.core.records import Outcome
+from harness.traffic.pieces import Pieces, Received
 
 End = Literal[
     "complete",  # the whole response message arrived
@@ -20,6 +21,11 @@ End = Literal[
     "drain",  # we gave up because the run is over
     "cancelled",  # we closed as planned
 ]
+
+
+Part = tuple[int, bytes | int]
+"""A part of a body: the piece that brought it and its bytes, or that and how many pieces from it on are
+exactly one chunk each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Expectation:
 
 @dataclass(slots=True)
 class Transcript:
-    """One exchange. Times are CLOCK_MONOTONIC ns; `bodies` name the piece that brought each part."""
+    """One exchange. Times are CLOCK_MONOTONIC ns; `bodies` are parts of `pieces`, which came at `times`."""
 
     start_ns: int
     end_ns: int
@@ -43,11 +49,22 @@ class Transcript:
     status: int = 0
     content_type: str | None = None
     content_encoding: str | None = None
-    bodies: Sequence[tuple[int, bytes]] = ()
+    bodies: Sequence[Part] = ()
     times: Sequence[int] = ()
     error: str | None = None
     body_complete: bool = False
     cancel_ns: int | None = None  # when we cancelled; what came later came to a client that had left
+    pieces: Received = field(default_factory=Pieces)
+
+    def body(self) -> bytes:
+        """All of it."""
+        parts: list[bytes] = []
+        for index, part in self.bodies:
+            if isinstance(part, bytes):
+                parts.append(part)
+            else:
+                parts.extend(self.pieces.body(n) for n in range(index, index + part))
+        return b"".join(parts)
 
 
 class Findings(msgspec.Struct, kw_only=True):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import hatch_build
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"harness", "faults", "reports", "configs", "locustfile.py"}
 
@@ -41,6 +43,8 @@ def test_all_that_running_needs_is_inside(names: list[str]) -> None:
         "configs/sut/1.6.1.lock", "configs/scenarios/quickstart.yaml", "harness/sut/witness/main.py", "harness/core/words.py",
     ):  # fmt: skip
         assert needed in names
+    built = hatch_build.compiler() is not None
+    assert ("harness/traffic/reactor/_native.abi3.so" in names) == built
     assert any(name.startswith("reports/templates/") for name in names)
 
 

@@ -15,7 +15,7 @@ from traffic_server import HEAD, ScriptedServer, Step, chunked
 
 from harness.core import clock
 from harness.core.clock import NS
-from harness.core.config import Cancel, Load, Scenario, Sut, UserClass
+from harness.core.config import Cancel, Generator, Load, Scenario, Sut, UserClass
 from harness.core.records import RequestRecord
 from harness.core.sutfile import SutState
 from harness.core.words import find_key
@@ -28,7 +28,8 @@ N = 30
 class Lab:
     """A traffic context against one scripted server."""
 
-    def __init__(self) -> None:
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
         self.records: list[RequestRecord] = []
         self.traffic: TrafficContext | None = None
 
@@ -37,7 +38,7 @@ class Lab:
             user_class="CancellingUser", count=users, prompt_tokens=40, output_tokens=N, cancel=cancel
         )
         self.traffic = TrafficContext(
-            scenario=Scenario(schema=1, name="t", sut=Sut(dynamo="1.6.1"),
+            scenario=Scenario(schema=1, name="t", sut=Sut(dynamo="1.6.1"), generator=self.generator,
                               load=Load(duration_s=1, users=[spec], timeout_s=timeout_s)),
             sut=SutState(sut_id="s", owner="run", oracle="witness", model="m", urls=[url]),
             run_id="run", anchor=clock.anchor_now(), worker_index=0, worker_count=1,
@@ -47,8 +48,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    made = Lab()
+def lab(generator: Generator) -> Iterator[Lab]:
+    made = Lab(generator)
     yield made
     if made.traffic is not None:
         made.traffic.close()

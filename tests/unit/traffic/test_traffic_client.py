@@ -13,7 +13,7 @@ from streams import witness
 from traffic_server import HEAD, ScriptedServer, Step, chunked
 
 from harness.core import clock, ids, words
-from harness.core.config import Cancel, Load, Scenario, Sut, UserClass
+from harness.core.config import Cancel, Generator, Load, Scenario, Sut, UserClass
 from harness.core.records import RequestRecord
 from harness.core.sutfile import SutState
 from harness.traffic import prompts
@@ -37,12 +37,12 @@ Make = Callable[..., TrafficContext]
 
 
 @pytest.fixture
-def make() -> Any:
+def make(generator: Generator) -> Any:
     made: list[TrafficContext] = []
 
     def build(url: str, records: list[RequestRecord], spec: UserClass = SPEC, **sut: Any) -> TrafficContext:
         scenario = Scenario(
-            schema=1, name="t", sut=Sut(dynamo="1.6.1"),
+            schema=1, name="t", sut=Sut(dynamo="1.6.1"), generator=generator,
             load=Load(duration_s=1, users=[spec], timeout_s=sut.pop("timeout_s", 10)),
         )  # fmt: skip
         state = SutState(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,6 @@ WANT = Expectation(tokens_expected=N, key=KEY)
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 EVENTS = witness(KEY, N)
 PERFECT: list[Step] = [HEAD, *chunked(*EVENTS)]
-
-
-@pytest.fixture
-def engine() -> Iterator[HubEngine]:
-    made = HubEngine()
-    yield made
-    made.close()
 
 
 def ask(connection: Connection, timeout_s: float = 10, **fields: Any) -> Exchange:

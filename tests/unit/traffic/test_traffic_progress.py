@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.traffic.exchange import Exchange
+from harness.traffic.pieces import Pieces
 from harness.traffic.progress import NOT_TOKENS, Progress
 
 EVENT = b'data: {"choices":[]}\n\n'
@@ -13,7 +14,7 @@ EVENT = b'data: {"choices":[]}\n\n'
 
 def stream(*data: bytes) -> Exchange:
     one = Exchange(b"")
-    one.pieces = [([], piece, 0) for piece in data]
+    one.pieces = Pieces(([], piece, 0) for piece in data)
     return one
 
 

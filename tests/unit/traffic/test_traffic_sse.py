@@ -69,7 +69,9 @@ def test_cr_dispatches_at_once_and_lf_after_it_is_swallowed() -> None:
 
 def test_single_is_the_same_as_feed() -> None:
     parser = Parser()
-    assert parser.single(b"data: a\n\n") is None  # a byte order mark might have come
+    assert parser.single(b"\xef\xbb\xbfdata: a\n\n") is None  # a byte order mark
+    assert parser.single(b"data: a\n\n") == b"a"
+    assert parser.feed(b"\xef\xbb\xbfdata: b\n\n") == []  # none here any more: a field that nobody knows
     parser.feed(b": hi\n\n")
     assert parser.single(b"data: a\n\n") == b"a"
     parser.feed(b"data: x\n")

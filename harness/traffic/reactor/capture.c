@@ -1,0 +1,117 @@
+#include "capture.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "framing.h"
+
+enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, MAX_LINE = 16, WORD = 4 };
+static const int64_t STEP_NS = 200000;       /* stamps.STEP_NS */
+static const double MAX_SLEW_RATIO = 0.0005; /* stamps.MAX_SLEW_RATIO */
+
+capture_t *capture_new(void) {
+    capture_t *capture = calloc(1, sizeof *capture);
+    if (!capture) return NULL;
+    pthread_mutex_init(&capture->lock, NULL);
+    capture->holders = 1;
+    return capture;
+}
+
+void capture_hold(capture_t *capture) { __atomic_add_fetch(&capture->holders, 1, __ATOMIC_RELAXED); }
+
+void capture_release(capture_t *capture) {
+    if (__atomic_sub_fetch(&capture->holders, 1, __ATOMIC_ACQ_REL)) return;
+    pthread_mutex_destroy(&capture->lock);
+    free(capture->pieces);
+    free(capture->bytes);
+    free(capture);
+}
+
+static int grow(void **memory, size_t *room, size_t needed, size_t first, size_t each) {
+    if (needed <= *room) return 1;
+    size_t more = *room ? *room : first;
+    while (more < needed) more *= 2;
+    void *larger = realloc(*memory, more * each);
+    if (!larger) return 0;
+    *memory = larger;
+    *room = more;
+    return 1;
+}
+
+char *capture_room(capture_t *capture) {
+    if (!grow((void **)&capture->bytes, &capture->size, capture->used + READ_BYTES, FIRST_BYTES, 1)) return NULL;
+    if (!grow((void **)&capture->pieces, &capture->room, capture->count + 1, FIRST_PIECES, sizeof(piece_t)))
+        return NULL;
+    return capture->bytes + capture->used;
+}
+
+void capture_append(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns) {
+    capture->used += size;
+    capture->pieces[capture->count] = (piece_t){capture->used, kernel_ns, read_ns, since_ns};
+    __atomic_store_n(&capture->count, capture->count + 1, __ATOMIC_RELEASE);
+}
+
+size_t capture_begin(const capture_t *capture, size_t index) {
+    return index ? capture->pieces[index - 1].end : 0;
+}
+
+size_t capture_whole(const capture_t *capture, size_t index) {
+    size_t from = capture_begin(capture, index), n = index, data, length;
+    for (; n < capture->count; n++) {
+        size_t end = capture->pieces[n].end;
+        if (!framing_whole(capture->bytes + from, end - from, &data, &length)) break;
+        from = end;
+    }
+    return n - index;
+}
+
+static int is_text(const char *text, size_t size) {
+    for (size_t n = 0; n < size; n++) {
+        unsigned char c = (unsigned char)text[n];
+        if (c < 0x20 || c > 0x7e || c == '"' || c == '\\') return 0;
+    }
+    return size > 0;
+}
+
+/* Is this event "data: ", before, a text that may stand there, after, and an empty line? */
+static int is_like(const char *event, size_t size, const like_t *like, size_t word) {
+    static const char field[] = "data: ";
+    const size_t head = sizeof field - 1 + like->before_size, tail = like->after_size + 2;
+    if (size <= head + tail || memcmp(event, field, sizeof field - 1)) return 0;
+    if (memcmp(event + sizeof field - 1, like->before, like->before_size)) return 0;
+    const char *after = event + size - tail;
+    if (memcmp(after, like->after, like->after_size) || memcmp(after + like->after_size, "\n\n", 2)) return 0;
+    const size_t length = size - head - tail;
+    if (!like->step) return is_text(event + head, length);
+    return length == WORD && !memcmp(event + head, like->words + WORD * word, WORD);
+}
+
+size_t capture_run(const capture_t *capture, size_t index, size_t end, const like_t *like) {
+    size_t from = capture_begin(capture, index), word = like->start, n = index, data, length;
+    if (end > capture->count) end = capture->count;
+    for (; n < end && n - index < like->limit; n++) {
+        size_t to = capture->pieces[n].end;
+        if (!framing_whole(capture->bytes + from, to - from, &data, &length)) break;
+        if (!is_like(capture->bytes + from + data, length, like, word)) break;
+        word = (word + like->step) % like->modulus;
+        from = to;
+    }
+    return n - index;
+}
+
+void capture_times(const capture_t *capture, size_t count, int64_t start_ns, int64_t offset_start_ns,
+                   int64_t offset_end_ns, int64_t *times) {
+    if (!count) return;
+    const int64_t drift = offset_end_ns - offset_start_ns, length = capture->pieces[count - 1].read_ns - start_ns;
+    const int stepped = (double)llabs(drift) > (double)STEP_NS + (double)length * MAX_SLEW_RATIO;
+    const int64_t half = drift >= 0 ? drift / 2 : -((1 - drift) / 2); /* rounded down, as Python does */
+    int64_t last = start_ns;
+    for (size_t n = 0; n < count; n++) {
+        const piece_t *piece = &capture->pieces[n];
+        int64_t at = piece->read_ns;
+        if (piece->kernel_ns && !stepped && piece->kernel_ns - offset_start_ns - half < at)
+            at = piece->kernel_ns - offset_start_ns - half;
+        if (at > last) last = at;
+        times[n] = last;
+    }
+}

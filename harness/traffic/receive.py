@@ -1,0 +1,125 @@
+"""How bytes are received, the hub's way: a persistent watcher a connection, recvmsg in its callback.
+
+A receiver reads one connected socket. `begin` before a request is sent, `end` when its answer is over;
+in between every read is kept with the kernel's stamp, and the connection is told to `look` when the answer
+may be over, or that it has `lost` the peer. The reactor's way is in reactor/receiver.py.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Literal, Protocol
+
+import gevent
+
+from harness.core.clock import now_ns
+from harness.traffic import stamps, tls
+from harness.traffic.exchange import Exchange
+from harness.traffic.pieces import Pieces
+
+READ = 1
+READ_BYTES = 16_384
+_EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
+
+
+class Connection(Protocol):
+    """Whom a receiver tells."""
+
+    def look(self) -> None: ...
+
+    def lost(self, end: Literal["closed", "reset"], reason: str) -> None: ...
+
+    def send(self, data: bytes) -> None: ...
+
+
+class Receiver(Protocol):
+    """One socket's reader."""
+
+    eager: bool  # look after each piece
+
+    def begin(self, one: Exchange) -> bool:
+        """Keep what comes in `one.pieces`. False: nothing will come, the peer is gone."""
+        ...
+
+    def end(self) -> None:
+        """What comes from now on belongs to no answer."""
+        ...
+
+    def stop(self) -> None:
+        """Read no more."""
+        ...
+
+    def close(self) -> None:
+        """Release the socket, which may be closed then."""
+        ...
+
+
+class HubReceiver:
+    """Reads in the hub's callback."""
+
+    def __init__(self, connection: Connection, sock: Any, session: tls.Tls | None) -> None:
+        self._connection = connection
+        self._recvmsg = sock.recvmsg
+        self._session = session
+        self._keep: Any = _discard
+        self.eager = True
+        self._reader = gevent.get_hub().loop.io(sock.fileno(), READ)
+        self._reader.start(self._on_readable if session is None else self._on_cipher)
+
+    def begin(self, one: Exchange) -> bool:
+        pieces = one.pieces = Pieces()
+        self._keep, self.eager = pieces.append, True
+        return True
+
+    def end(self) -> None:
+        self._keep, self.eager = _discard, True
+
+    def stop(self) -> None:
+        self._reader.stop()
+
+    def close(self) -> None:
+        self._reader.stop()
+        self._reader.close()
+
+    def _on_readable(self) -> None:
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._connection.lost("reset", error.strerror or str(error))
+            return
+        if not data:
+            self._connection.lost("closed", "")
+            return
+        self._keep((ancillary, data, now_ns()))
+        # A piece that ends with an event isn't the end of the body, which is an empty chunk.
+        if data[-4:] != _EVENT_END or self.eager:
+            self._connection.look()
+
+    def _on_cipher(self) -> None:
+        """The same for TLS."""
+        session, connection = self._session, self._connection
+        assert session is not None
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
+            plain = session.receive(data) if data else b""
+        except BlockingIOError:
+            return
+        except ssl.SSLError as error:
+            connection.lost("reset", f"TLS: {error.reason or error}")
+            return
+        except OSError as error:
+            connection.lost("reset", error.strerror or str(error))
+            return
+        read_ns = now_ns()
+        connection.send(session.outgoing())
+        if plain:
+            self._keep((ancillary, plain, read_ns))
+            connection.look()
+        if session.closed or not data:
+            connection.lost("closed", "")
+
+
+def _discard(_: stamps.Piece) -> None:
+    """Bytes outside any exchange."""
