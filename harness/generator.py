@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -105,6 +106,7 @@ class Generator:
             worker_count=count, sink=records.write, live=LiveCounters(), headers=outside.headers(test.sut),
             numbering=numbers,
         )  # fmt: skip
+        inspect.stack()  # Locust does it when it stops; only the first time it takes a tenth of a second
         self._meter = Meter(self.traffic)
         awaited = [step.when.past_token.token for step in test.scenario.faults
                    if step.when is not None and step.when.past_token is not None]  # fmt: skip
