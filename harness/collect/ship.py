@@ -84,7 +84,10 @@ class Receiver:
         self.rows = 0
 
     def add(self, chunk: Chunk) -> None:
-        """Write a chunk, at once; one that came before is not written again. Raises OSError."""
+        """Write a chunk, at once; one that came before is not written again, nor one that comes after
+        `close`, which has missed it by then. Raises OSError."""
+        if self._fd < 0:
+            return
         checksum = zlib.crc32(chunk.data)
         if chunk.number in self._seen:
             if self._seen[chunk.number] != checksum:
@@ -107,6 +110,7 @@ class Receiver:
         with contextlib.suppress(OSError):
             os.fsync(self._fd)
         os.close(self._fd)
+        self._fd = -1
         problems = self._problems
         if said is None:
             return [*problems, f"it never said how many records it shipped ({self.rows} came)"]

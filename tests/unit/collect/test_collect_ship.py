@@ -95,6 +95,15 @@ def test_a_chunk_that_comes_twice_counts_once(run: RunDir) -> None:
     assert len(received(run)) == 6
 
 
+def test_a_chunk_that_comes_too_late_is_missed_and_not_written(run: RunDir) -> None:
+    chunks, count = shipped(6, 2)
+    receiver = Receiver(run, 1)
+    receiver.add(chunks[0])
+    assert receiver.close(count)[0] == "1 of 2 chunks never came: 1"
+    receiver.add(chunks[1])
+    assert received(run) == ["id-0", "id-1", "id-2"]
+
+
 def test_two_chunks_of_one_number_are_no_repetition(run: RunDir) -> None:
     chunks, count = shipped(6, 2)
     receiver = Receiver(run, 1)
