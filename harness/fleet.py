@@ -99,7 +99,7 @@ class Fleet:
 
     def begin(self, run: RunDir, test: Trial) -> None:
         """Give every worker its plan; its users can't start before. Raises UsageError."""
-        self._run, self._anchor = run, test.anchor
+        self._run, self._anchor, self._began_cpu_s = run, test.anchor, clock.cpu_s()
         scenario = config.to_yaml(test.scenario)
         for worker in self._workers.values():
             self._refuse_unreachable(worker, test.sut.urls)
@@ -134,11 +134,11 @@ class Fleet:
         self._stop_watching()
         ends = [one.end(self._anchor, self._align) for one in workers]
         told, problems = [end[0] for end in ends], [problem for end in ends for problem in end[1]]
-        generator = figures.merged([one.closed.figures for one in workers if one.closed])
-        return Measured(
-            self.totals(), sum(one.rows(run) for one in workers),
-            {**generator, "processes": len(workers), "workers": told}, problems,
-        )  # fmt: skip
+        generator = {
+            **figures.merged([one.closed.figures for one in workers if one.closed]),
+            "master_cpu_s": clock.cpu_s() - self._began_cpu_s, "processes": len(workers), "workers": told,
+        }  # fmt: skip
+        return Measured(self.totals(), sum(one.rows(run) for one in workers), generator, problems)
 
     def settle(self) -> None:
         """Locust's workers must be ready again before it quits, or they hang."""

@@ -53,6 +53,7 @@ ABOUT = {
     "cpu_steal_ratio": "Share of the machine's CPU time that its host gave to others.",
     "processes": "Locust processes that the users were spread over.",
     "cpu_s": "CPU seconds that the generator used.",
+    "master_cpu_s": "CPU seconds of Locust's master, which has no users, beside its workers'.",
 }  # fmt: skip
 SERVICE = {
     "detect_s": "From effective to the first red probe of the target or its leaving the frontend's list.",

@@ -188,6 +188,7 @@ def test_all_closed_is_no_problem(lab: Lab) -> None:
     measured = lab.fleet.end()
     assert (measured.problems, lab.problems, measured.rows, measured.totals.sent) == ([], [], 8, 8)
     assert measured.generator["cpu_s"] == 4
+    assert measured.generator["master_cpu_s"] >= 0
     assert [told["sent"] for told in measured.generator["workers"]] == [5, 3]
 
 
