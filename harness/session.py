@@ -204,7 +204,7 @@ class Session:
     def _end(self) -> None:
         """Stop the test; without a web UI Locust ends then, too: see `close`."""
         runner = self.environment.runner
-        if self._anchor is None and self.environment.web_ui is None:
+        if self.phase == "idle" and self.environment.web_ui is None:
             runner.quit()  # asked to stop before it began
         else:
             runner.stop()
