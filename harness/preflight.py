@@ -107,6 +107,8 @@ def _load_lines(scenario: Scenario) -> list[str]:
     lines = [
         f"load     {load.warmup_s:g} s warm-up, {load.duration_s:g} s, up to {load.drain_s:g} s drain, seed {scenario.seed}"
     ]
+    if (count := scenario.generator.processes) != 1:
+        lines.append(f"  from {count or 'as many'} processes{'' if count else ' as there are cores'}")
     if load.arrivals is not None:
         lines.append(
             f"  arrivals {arrivals.shown(load.arrivals)}: {_expected(scenario)} in the measured part"
