@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "swapped labels": (_swap, ["arm", "another system", "labels swapped"]),
     "no pair": (_manifest(pair_id=None), [B2, "pair_id"]),
     "pair of words": (_manifest(pair_id="two"), [B2, "pair_id", "'two'"]),
+    "pair of nothing that can be": (_manifest(pair_id=[2]), [B2, "pair_id", "[2]"]),
     "a copy": (_copy, [B2, "run_id", "twice"]),
     "two experiments": (_manifest(experiment_id="other"), ["experiment_id", "night", "other"]),
     "clock back": (_manifest(started_at="2025-01-01T00:00:00.000Z"), [B2, "started_at", "clock"]),
