@@ -26,7 +26,8 @@ from harness.stats.refusals import ARMS
 from harness.stats.runfacts import RunFacts
 
 PARALLEL_FROM, MAX_PROCESSES = 6, 4  # runs; processes
-PROBE_SD = 4.0  # robust standard deviations from the median
+PROBE_SD = 4.0  # robust standard deviations from the median, of many runs
+FEW_RUNS = 10.0  # of few, a spread may be small by luck: the limit is (1 + FEW_RUNS/n) times as wide
 PROBE_FLOOR = 0.01  # of the log: a quieter machine than 1% is luck
 
 
@@ -234,8 +235,9 @@ def _odd_probes(runs: Sequence[RunFacts]) -> dict[str, str]:
         return {}
     middle = median(probes.values())
     sd = max(PROBE_FLOOR, 1.4826 * median(abs(one - middle) for one in probes.values()))
+    limit = PROBE_SD * (1 + FEW_RUNS / len(probes)) * sd  # normal noise goes beyond it in 1% of experiments
     return {
         run_id: f"the machine's speed was off by {math.expm1(one - middle):+.0%} before it"
         for run_id, one in probes.items()
-        if abs(one - middle) > PROBE_SD * sd
+        if abs(one - middle) > limit
     }

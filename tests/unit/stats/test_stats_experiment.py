@@ -200,6 +200,12 @@ def test_dropping_is_blind_to_the_arm(night: Path) -> None:
     assert [pair.pair_id for pair in experiment.read([night]).valid] == [1, 3]
 
 
+def test_ordinary_probe_noise_drops_nothing(night: Path) -> None:
+    for n, run in enumerate(sorted(night.glob("pair-*"))):
+        edit_manifest(run, probe_ms=20.0 + (0.0, 0.2, 0.9, 0.1, 1.1, 0.0)[n])
+    assert len(experiment.read([night]).valid) == 3
+
+
 def test_a_fault_that_met_no_stream_drops_its_pair(tmp_path: Path) -> None:
     def idle(pair: int, arm: str, parts: Parts) -> None:
         if (pair, arm) == (2, "A"):
