@@ -253,6 +253,25 @@ class Teller(msgspec.Struct, frozen=True, kw_only=True):
     count: float | None = None
 
 
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of complete answers of one route and class, by each account. None: unknown."""
+
+    route: str
+    user_class: str
+    streamed: bool = True
+    requests: int
+    usage: int | None = None
+    chunks: int
+    witness: int | None = None
+    hidden: int | None = None
+    thoughts: int = 0
+    calls: int = 0
+    usage_thoughts: int | None = None
+    differ: int | None = None
+    several: int = 0
+    request_ids: list[str] = []
+
+
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     """One metric by window. None: unknown; a window that isn't there: not defined in it."""
 
@@ -321,6 +340,20 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None = None
     ok: bool | None = None
     about: str = ""
+
+
+class GeneratorProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several Locust processes. None: it didn't say. rows: records that it says it wrote."""
+
+    name: str
+    host: str = ""
+    sent: int | None = None
+    rows: int | None = None
+    send_lag_p99_ms: float | None = None
+    hub_lag_p99_ms: float | None = None
+    cpu_s: float | None = None
+    cpu_steal_ratio: float | None = None
+    clock_error_ms: float | None = None  # of its times, against the master's clock
 
 
 class ComparedMetric(msgspec.Struct, frozen=True, kw_only=True):
@@ -407,6 +440,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[Fault] = []
     cancels: list[Cancel] = []
     cancel_tellers: list[Teller] = []
+    accounts: list[Account] = []
     sent: list[Sent] = []
     metrics: Metrics = Metrics()
     gates: list[Gate] = []
@@ -414,6 +448,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     violations: list[Violation] = []
     known: list[Known] = []
     quality: list[Quality] = []
+    generators: list[GeneratorProcess] = []
     warnings: list[str] = []
     command: str = ""
     scenario_yaml: str = ""
