@@ -77,7 +77,7 @@ CLIENTS: dict[str, Argv] = {
     "aiohttp, readline, json": _aiohttp,
     "Locust HttpUser (requests), iter_lines, json": lambda load, out: _python(
         "locusts", load, out, "requests"
-    ),  # fmt: skip
+    ),
     "AIPerf 0.13.0": _aiperf,
     "GuideLLM 0.8.1": _guidellm,
 }

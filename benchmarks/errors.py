@@ -17,13 +17,11 @@ from harness.core.records import RequestRecord
 
 
 class Seen(NamedTuple):
-    """One request as a client saw it. `flagged`: tokens that it says arrived together, `bound_us` how far
-    their times may be off."""
+    """One request as a client saw it. `bound_us`: how far times may be off, as it says itself; None: not."""
 
     request_id: str
     times: NDArray[np.int64]
-    flagged: int = 0
-    bound_us: int = 0
+    bound_us: int | None = None
 
 
 class Errors(NamedTuple):
@@ -50,7 +48,7 @@ def ours(place: Path) -> list[Seen]:
         us = first_ns // 1000 + np.cumsum([0, *record.gaps_us], dtype=np.int64)
         times = us * 1000
         times[0] = first_ns
-        found.append(Seen(record.request_id, times, record.coalesced, record.time_error_us or 0))
+        found.append(Seen(record.request_id, times, record.time_error_us))
     return found
 
 
@@ -72,7 +70,7 @@ def compare(seen: list[Seen], truth: dict[str, Answer]) -> Errors:
         # Both in whole microseconds, as records have them.
         error = np.abs(np.diff(one.times // 1000) - np.diff(at // 1000))
         gaps.append(error)
-        if not one.flagged:
+        if one.bound_us is None:
             unflagged = max(unflagged, float(error.max(initial=0)))
         else:
             late_us = float((one.times - at).max()) / 1000

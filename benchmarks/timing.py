@@ -23,8 +23,8 @@ def measure(place: Path) -> str:
     if why is not None:
         return f"skipped: {why}"
     lines = [
-        "microseconds, p50/p99/p99.9/max; `flagged`: requests that say that tokens arrived together and how far their "
-        "times may be off; `unflagged max`: the largest gap error of the others",
+        "microseconds, p50/p99/p99.9/max; `flagged`: requests that say that a token arrived with more behind it and how far its "
+        "time may be off; `unflagged max`: the largest gap error of the others",
         f"{'streams':<16} {'client':<31} {'TTFT error':<30} {'gap error':<30} {'flagged':>8} {'unflagged max':>14} {'missing':>8}",
     ]  # fmt: skip
     for number, load in enumerate(LOADS):
@@ -33,7 +33,7 @@ def measure(place: Path) -> str:
             measured = ground.measure(place, load, client.CLIENTS[name](load, out))
             seen = client.seen(name, out, load.tokens)
             found = errors.compare(seen, measured.truth)
-            flagged = sum(1 for one in seen if one.flagged)
+            flagged = sum(1 for one in seen if one.bound_us is not None)
             bounds = f"({found.broken_bounds} wrong)" if found.broken_bounds else ""
             lines.append(
                 f"{load.streams:>5} {'in step' if load.step else 'random':<10} {name:<31} {_show(found.ttft_us):<30} "

@@ -13,7 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_READY = 512, BUSY_READY = 3, SOME_COALESCED = 50 };
+/* LOOK_MS: while answers are awaited sockets are looked at so often at least: what arrives together then can't
+   be older than two of these. */
+enum { MAX_READY = 512, BUSY_READY = 3, SOME_COALESCED = 50, LOOK_MS = 2 };
 static const int64_t ROUND_NS = 1000000, ON_TIME_NS = 2 * ROUND_NS, QUIET_NS = 200 * ROUND_NS, SECOND_NS = 1000000000;
 
 /* How busy it is: above BUSY_READY ready sockets a millisecond the thread sleeps through each millisecond
@@ -109,7 +111,9 @@ int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager) {
         line->events = line->code = 0; /* of the answer before */
         pthread_mutex_unlock(&loop->lock);
         capture_hold(capture);
+        __atomic_add_fetch(&loop->awaited, 1, __ATOMIC_RELAXED);
         line->capture = capture;
+        line->more = 0;
         line->eager = eager;
         framing_reset(&line->framing);
     }
@@ -118,12 +122,13 @@ int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager) {
 }
 
 void loop_detach(loop_t *loop, line_t *line) {
-    (void)loop;
     pthread_mutex_lock(&line->lock);
     capture_t *capture = line->capture;
     line->capture = NULL;
     pthread_mutex_unlock(&line->lock);
-    if (capture) capture_release(capture);
+    if (!capture) return;
+    __atomic_sub_fetch(&loop->awaited, 1, __ATOMIC_RELAXED);
+    capture_release(capture);
 }
 
 void loop_pause(loop_t *loop, line_t *line) {
@@ -175,7 +180,8 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     const size_t from = capture->used;
     size_t data, length;
     const int64_t read_ns = now_ns();
-    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, since_ns);
+    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, line->more ? 0 : since_ns);
+    line->more = size == READ_BYTES;
     framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
     pace->joined += line->framing.state == FRAMING_SIZE && from && read_ns - since_ns < ON_TIME_NS &&
@@ -251,7 +257,8 @@ static void *run(void *argument) {
             sleep_until(round_ns);
         }
         const int64_t called_ns = now_ns();
-        int count = epoll_wait(loop->epoll, ready, MAX_READY, -1);
+        const int awaited = __atomic_load_n(&loop->awaited, __ATOMIC_RELAXED);
+        const int count = epoll_wait(loop->epoll, ready, MAX_READY, awaited ? LOOK_MS : -1);
         for (int n = 0; n < count; n++) {
             if (!ready[n].data.ptr) return NULL;
             serve(loop, ready[n].data.ptr, since_ns, &pace);

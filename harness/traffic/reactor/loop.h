@@ -20,6 +20,7 @@ typedef struct line {
     int closed;         /* Python is done with it */
     int spent;          /* it was LOST or LOOSE: no other answer can come */
     int eager;          /* look after each piece */
+    int more;           /* the last read was full: there may have been more already */
     int events, code;
     capture_t *capture; /* of the answer that is awaited, NULL: none is */
     framing_t framing;
@@ -33,6 +34,7 @@ typedef struct {
     pthread_t thread;
     int epoll, wake, stop; /* wake: readable while the queue isn't empty; stop: ends the thread */
     line_t *queue, *closed;
+    int awaited; /* answers */
 } loop_t;
 
 /* errno, or 0. */

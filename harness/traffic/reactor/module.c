@@ -174,6 +174,16 @@ static PyObject *Capture_times(CaptureObject *self, PyObject *args) {
     return list;
 }
 
+static PyObject *Capture_since(CaptureObject *self, PyObject *argument) {
+    const Py_ssize_t index = PyLong_AsSsize_t(argument);
+    if (index == -1 && PyErr_Occurred()) return NULL;
+    if (index < 0 || index >= Capture_length(self)) return PyLong_FromLong(0);
+    pthread_mutex_lock(&self->capture->lock);
+    const int64_t since_ns = self->capture->pieces[index].since_ns;
+    pthread_mutex_unlock(&self->capture->lock);
+    return PyLong_FromLongLong(since_ns);
+}
+
 /* append(bytes, kernel_ns, read_ns): what the thread does, for tests */
 static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     const char *data;
@@ -200,6 +210,7 @@ static PyMethodDef capture_methods[] = {
     {"body", (PyCFunction)Capture_body, METH_O, "what the chunk of a whole piece holds"},
     {"run", (PyCFunction)Capture_run, METH_VARARGS, "how many whole pieces from an index on hold one like event each"},
     {"times", (PyCFunction)Capture_times, METH_VARARGS, "receive times on CLOCK_MONOTONIC"},
+    {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
     {"append", (PyCFunction)Capture_append, METH_VARARGS, "add a piece, as a read does"},
     {NULL, NULL, 0, NULL},
 };
