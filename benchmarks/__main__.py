@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import client, first_request, judging, leak, scale, timing
+from benchmarks import client, detection, first_request, judging, leak, scale, streams, timing
 from harness.core import manifest
 
 BENCHES: dict[str, Callable[[Path], str]] = {
     "first request": first_request.measure,
     "judging": judging.measure,
+    "scale": scale.measure,
+    "detection": detection.measure,
     "client": client.measure,
     "timing": timing.measure,
-    "scale": scale.measure,
+    "streams": streams.measure,
     "leak": leak.measure,
 }
 

@@ -58,6 +58,70 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--baseline", type=Path, metavar="DIR", help="show differences to this run; never gates")
 
     one = add(
+        "ab", "compare two systems by interleaved pairs of runs, as many as it takes",
+        "SUT is a Dynamo version (1.6.1), a *.yaml file whose mapping is merged over the scenario's `sut:`,\n"
+        "a URL, or `baseline` (see `squall baseline`). Killed or interrupted, the same command with the same\n"
+        "--out goes on with the next pair.\n\n"
+        "examples:\n  squall ab configs/scenarios/nightly.yaml --a 1.4.2 --b 1.6.1\n"
+        "  squall ab configs/scenarios/nightly.yaml --a 1.6.1 --b slower-router.yaml --pairs 5 --out night",
+    )  # fmt: skip
+    one.add_argument("scenario", metavar="SCENARIO", type=Path, help="a YAML file, see configs/scenarios/")
+    one.add_argument("--a", required=True, metavar="SUT", help="the baseline")
+    one.add_argument("--b", required=True, metavar="SUT", help="the candidate")
+    one.add_argument(
+        "--set", metavar="K=V", action="append", default=[], dest="overrides",
+        help="override a value of the scenario, for both arms: --set load.duration_s=30",
+    )  # fmt: skip
+    one.add_argument(
+        "--pairs", default="auto", metavar="auto|N", help="auto: looks at 3, 5, 7 and 10 pairs; N: one look"
+    )
+    one.add_argument(
+        "--out", type=Path, metavar="DIR", help="of the experiment: new, empty, or one to go on with"
+    )
+    one.add_argument(
+        "--archive", type=Path, metavar="FILE", help="archive of noise; else the one under runs/"
+    )
+    one.add_argument(
+        "--strict", action="store_true", help="exit code 1 instead of 3 when it stays inconclusive"
+    )
+
+    one = add(
+        "compare", "judge pairs of runs from their files alone",
+        "Paths are run directories, or directories that hold them, such as an experiment of `squall ab`.",
+    )  # fmt: skip
+    one.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="runs or experiments")
+    one.add_argument("--archive", type=Path, metavar="FILE", help="archive of noise to hold them against")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write verdict.json there")
+
+    one = add(
+        "baseline", "accept the candidate of an experiment as the new baseline, or show who accepted what"
+    )
+    of = one.add_subparsers(dest="action", metavar="accept|show", required=True)
+    accept = of.add_parser("accept", help="from now on `--a baseline` means this experiment's candidate")
+    accept.add_argument(
+        "experiment", type=Path, metavar="EXPERIMENT", help="directory of a finished `squall ab`"
+    )
+    accept.add_argument(
+        "--why", required=True, metavar="TEXT", help="kept beside it for those who come after"
+    )
+    accept.add_argument("--who", metavar="NAME", help="else the name of the user")
+    known = of.add_parser("show", help="every acceptance, the newest last")
+    known.add_argument("scenario", nargs="?", metavar="NAME", help="only of this scenario")
+
+    one = add(
+        "history", "a page with every night's ratio to a pinned version, and where it changed",
+        "Paths are directories of experiments, or directories that hold them (default: where runs land). It\n"
+        "gates nothing: it finds the slow creep that stays below each night's margin.",
+    )  # fmt: skip
+    one.add_argument("paths", nargs="*", type=Path, metavar="DIR", help="experiments, or what holds them")
+    one.add_argument("--scenario", metavar="NAME", help="only experiments of this scenario")
+    one.add_argument("--against", metavar="SUT", help="only those whose --a was this")
+    one.add_argument("--out", type=Path, metavar="FILE", help="the page; else history.html where runs land")
+    one.add_argument(
+        "--no-changes", action="store_true", help="don't look for changes (needs no Apache Otava)"
+    )
+
+    one = add(
         "up", "start the system of a scenario and leave it running",
         "It prints the `locust` command that attaches to it, web UI included. `squall down` ends it.",
     )  # fmt: skip
@@ -116,6 +180,35 @@ def dispatch(args: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     if args.command == "run":
         return stages.run(args.scenario, args.overrides, args.seed, args.out, args.baseline, print)
+    if args.command == "ab":
+        from harness import ab
+
+        return ab.ab(
+            args.scenario,
+            args.a,
+            args.b,
+            args.overrides,
+            args.pairs,
+            args.out,
+            args.archive,
+            args.strict,
+            print,
+        )
+    if args.command == "compare":
+        from harness import comparing
+
+        return comparing.compare(args.paths, args.archive, args.json, print)
+    if args.command == "baseline":
+        from harness import baseline
+
+        if args.action == "accept":
+            return baseline.accept(stages.runs_dir(), args.experiment, args.who, args.why, print)
+        return baseline.show(stages.runs_dir(), args.scenario, print)
+    if args.command == "history":
+        from harness import history
+
+        paths, page = args.paths or [stages.runs_dir()], args.out or stages.runs_dir() / "history.html"
+        return history.history(paths, args.scenario, args.against, page, not args.no_changes, print)
     if args.command == "up":
         return stages.up(args.scenario, args.overrides, args.seed, args.out, print)
     if args.command == "down":

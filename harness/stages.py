@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from faults import guardian, restore
 from faults import recover as recovery
-from harness import preflight
+from harness import locust_process, preflight
 from harness.core import config, ids, manifest, netns, proc, rundir, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import Exit, InvalidRun, NotRestored, SquallError, UsageError
@@ -42,11 +42,19 @@ def run(
     """`squall run`: everything, from scenario to verdict. Returns the exit code."""
     scenario = preflight.load(path, overrides, seed)
     preflight.check(scenario, str(path), baseline)
-    progress, signals = Progress(), Signals()
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
+    command = _command(path, overrides, scenario.seed)
+    return run_scenario(run, scenario, run_id, command, Progress(), Signals(), show, baseline)
+
+
+def run_scenario(
+    run: RunDir, scenario: Scenario, run_id: str, command: list[str], progress: Progress, signals: Signals,
+    show: Print, baseline: Path | None = None, place: Mapping[str, Any] | None = None,
+) -> int:  # fmt: skip
+    """One run in an empty run directory, judged whatever happened. place: more of its manifest, an experiment's."""
     with _on_disk(run), rundir.hold(run), contextlib.ExitStack() as kept:
-        _begin(run, scenario, run_id, path, overrides)
+        _begin(run, scenario, run_id, command, place or {})
         guard = guardian.start(run, run_id, None if scenario.sut.url else run_id)
         interrupted = False
         problem: SquallError | None = None
@@ -74,8 +82,8 @@ def run(
             )
         manifest.update(run, interrupted=interrupted, restored=not_restored is None)
         code = _judge(run, baseline, show, progress)
-    for command in not_restored.commands if not_restored else ():
-        show(f"to finish: {command}")
+    for words in not_restored.commands if not_restored else ():
+        show(f"to finish: {words}")
     return code
 
 
@@ -111,7 +119,7 @@ def up(path: Path, overrides: list[str], seed: int | None, out: Path | None, sho
     run_id = ids.run_id(scenario.name)
     run = rundir.create(out or runs_dir() / run_id)
     with _on_disk(run), rundir.hold(run):
-        _begin(run, scenario, run_id, path, overrides)
+        _begin(run, scenario, run_id, _command(path, overrides, scenario.seed), {})
         guard = guardian.start(run, run_id, run_id)
         try:
             with signals.raising():
@@ -213,13 +221,23 @@ def _owner(run: RunDir) -> str | None:
     return sutfile.load(run).owner if run.sut.exists() else None
 
 
-def _begin(run: RunDir, scenario: Scenario, run_id: str, path: Path, overrides: list[str]) -> None:
-    """Write down what will happen, before it does."""
+def _command(path: Path, overrides: list[str], seed: int) -> list[str]:
+    """The command line that repeats a run."""
     words = [word for override in overrides for word in ("--set", override)]
-    manifest.create(run, scenario, run_id, ["squall", "run", str(path), *words, "--seed", str(scenario.seed)])
+    return ["squall", "run", str(path), *words, "--seed", str(seed)]
+
+
+def _begin(
+    run: RunDir, scenario: Scenario, run_id: str, command: list[str], place: Mapping[str, Any]
+) -> None:
+    """Write down what will happen, before it does."""
+    manifest.create(run, scenario, run_id, command)
+    if place:
+        manifest.update(run, **place)
     rundir.write_atomic(run.scenario, config.to_yaml(scenario).encode())
-    rundir.write_atomic(run.plan, preflight.fault_plan(scenario, str(path)).to_json())
-    rundir.link_latest(run)
+    rundir.write_atomic(run.plan, preflight.fault_plan(scenario, str(run.scenario)).to_json())
+    if not place:
+        rundir.link_latest(run)
 
 
 def _provision(
@@ -235,7 +253,7 @@ def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progre
     """Run Locust to its end. True when it was interrupted."""
     load = scenario.load
     end_s = 2 * scenario.recover_timeout_s + END_MARGIN_S
-    locust = LocustProcess(run, run_id)
+    locust = LocustProcess(run, run_id, locust_process.processes(scenario))
     interrupted = False
     try:
         try:

@@ -27,6 +27,7 @@ def lines(analysis: Analysis, page: Path, baseline: Path | None) -> list[str]:
             f"{counts[name]} {name}" for name in ("sent", "ok", "shed", "cancelled", "failed", "lost")
         )
     )
+    found += [f"load      {one.text}" for one in analysis.delivery if one.window == "all"]
     found += [f"fault     {_fault(fault)}" for fault in analysis.verdict["faults"]]
     found += [f"users     {loss.text}" for loss in analysis.losses]
     found += [f"warning   {text}" for text in analysis.warnings]

@@ -227,11 +227,49 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
     wasted_max: float | None = None
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the load generator was asked to send in a window and what it sent, and what hiding the wait would
+    hide: times to first token from sending and from when the request was due. None: unknown."""
+
+    loop: str  # open | closed
+    window: str
+    unit: str  # requests/s | users
+    asked: float | None = None
+    delivered: float | None = None
+    ratio: float | None = None
+    late_ratio: float | None = None
+    wait_p99_ms: float | None = None
+    wait_max_ms: float | None = None
+    unsent: int | None = None
+    held: bool = False  # by max_in_flight
+    ttft_p99_ms: float | None = None
+    ttft_p99_due_ms: float | None = None
+
+
 class Teller(msgspec.Struct, frozen=True, kw_only=True):
     """Who counts cancellations, and how many in the measured part. None: unknown."""
 
     name: str
     count: float | None = None
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of complete answers of one route and class, by each account. None: unknown."""
+
+    route: str
+    user_class: str
+    streamed: bool = True
+    requests: int
+    usage: int | None = None
+    chunks: int
+    witness: int | None = None
+    hidden: int | None = None
+    thoughts: int = 0
+    calls: int = 0
+    usage_thoughts: int | None = None
+    differ: int | None = None
+    several: int = 0
+    request_ids: list[str] = []
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,6 +342,84 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
+class GeneratorProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several Locust processes. None: it didn't say. rows: records that it says it wrote."""
+
+    name: str
+    host: str = ""
+    sent: int | None = None
+    rows: int | None = None
+    send_lag_p99_ms: float | None = None
+    hub_lag_p99_ms: float | None = None
+    cpu_s: float | None = None
+    cpu_steal_ratio: float | None = None
+    clock_error_ms: float | None = None  # of its times, against the master's clock
+
+
+class ComparedMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """One judged metric. Ratios are of candidate/baseline - 1; margin_ratio and floor_ratio are for the worse.
+
+    a_values, b_values: one value a pair that counts, in order of pair_ids; None: that run has none.
+    """
+
+    metric: str
+    window: str
+    unit: str = ""
+    higher_is_better: bool = False
+    status: str = ""  # regression | improvement | pass | inconclusive | observe | absent | ...
+    baseline: float | None = None
+    candidate: float | None = None
+    delta_ratio: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_regression: float | None = None
+    mde_ratio: float | None = None
+    more_pairs: int | None = None
+    margin_ratio: float | None = None
+    floor_ratio: float | None = None
+    note: str = ""
+    a_values: list[float | None] = []
+    b_values: list[float | None] = []
+
+
+class ComparedValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of one fault in both arms: medians over the pairs that count."""
+
+    name: str
+    unit: str = ""
+    baseline: float | None = None
+    candidate: float | None = None
+
+
+class ComparedFault(msgspec.Struct, frozen=True, kw_only=True):
+    """What one fault did in both arms."""
+
+    fault_id: str
+    fault: str
+    values: list[ComparedValue] = []
+
+
+class DroppedPair(msgspec.Struct, frozen=True):
+    """A pair that doesn't count."""
+
+    pair_id: int
+    reason: str
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Candidate B against baseline A over pairs of runs. says: what is worse, how sure, what would make it sure."""
+
+    baseline: str
+    candidate: str
+    pairs_used: int = 0
+    pair_ids: list[int] = []
+    looks: list[int] = []
+    says: list[str] = []
+    metrics: list[ComparedMetric] = []
+    faults: list[ComparedFault] = []
+    dropped: list[DroppedPair] = []
+
+
 class Term(msgspec.Struct, frozen=True):
     """A word and its definition."""
 
@@ -317,18 +433,22 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     verdict: Verdict
     run: Run
+    comparison: Comparison | None = None
     counts: Counts = Counts()
     losses: list[Loss] = []
     timeline: Timeline | None = None
     faults: list[Fault] = []
     cancels: list[Cancel] = []
     cancel_tellers: list[Teller] = []
+    accounts: list[Account] = []
+    sent: list[Sent] = []
     metrics: Metrics = Metrics()
     gates: list[Gate] = []
     invariants: list[Invariant] = []
     violations: list[Violation] = []
     known: list[Known] = []
     quality: list[Quality] = []
+    generators: list[GeneratorProcess] = []
     warnings: list[str] = []
     command: str = ""
     scenario_yaml: str = ""

@@ -18,7 +18,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from reports import plots, text
+from reports import forest, plots, text
 from reports.data import Fault, Invariant, MetricRow, ReportData, Timeline
 
 MAX_BYTES = 3_000_000
@@ -50,6 +50,13 @@ PLOT_VARIABLES = {  # BokehJS reads these before a model's own property
     "axis-label-text-color": "muted",
 }
 TONES = {"pass": "good", "improvement": "good", "fail": "bad", "regression": "bad"}
+COMPARED_TONES = {
+    "pass": "good", "improvement": "good", "regression": "bad", "not_recovered": "bad", "inconclusive": "warn",
+}  # fmt: skip
+COMPARED_WORDS = {
+    "pass": "✓ pass", "improvement": "✓ better", "regression": "✕ worse", "not_recovered": "✕ never recovered",
+    "inconclusive": "open",
+}  # fmt: skip
 ICONS = {
     "good": '<path d="M6 21.5 16.5 32 36 11"/>',
     "bad": '<path d="M10 10l22 22M32 10 10 32"/>',
@@ -76,7 +83,7 @@ class _Plot:
 def render(data: ReportData) -> str:
     """The page. Raises ValueError when it would be over MAX_BYTES."""
     script, divs = plots.embed(data.timeline) if data.timeline is not None else ("", {})
-    page = _environment().get_template("report.html.jinja").render(
+    page = templates().get_template("report.html.jinja").render(
         _context(data) | _page(data, script, divs)
     )  # fmt: skip
     size = len(page.encode())
@@ -92,7 +99,7 @@ def _page(data: ReportData, script: str, divs: Mapping[str, str]) -> dict[str, A
         "tone": tone,
         "icon": _trusted('<svg viewBox="0 0 42 42" fill="none" stroke="currentColor" stroke-width="6" '
                        f'stroke-linecap="round" aria-hidden="true">{ICONS[tone]}</svg>'),
-        "css": _trusted(_css()),
+        "css": styles(),
         "js": _trusted(_template("report.js")),
         "bokeh_js": _trusted(bokeh_js()) if divs else "",
         "plot_script": _trusted(script),
@@ -106,8 +113,14 @@ def _context(data: ReportData) -> dict[str, Any]:
     """What the template says, in words."""
     return {
         "d": data,
+        "c": data.comparison,
+        "forest": forest.forest(data.comparison.metrics) if data.comparison else None,
+        "dots": forest.dots(data.comparison.metrics) if data.comparison else [],
+        "tones": COMPARED_TONES,
+        "words": COMPARED_WORDS,
         "losses": data.losses[:MAX_CARDS],
         "faults": data.faults[:MAX_CARDS],
+        "generators": data.generators[:MAX_CARDS],
         "windows": _windows(data),
         "scenario_yaml": text.shorten(data.scenario_yaml, MAX_YAML_CHARS),
         "word": text.status(data.verdict.status),
@@ -116,6 +129,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "counts": list(msgspec.structs.asdict(data.counts).items()),
         "about": {term.name: term.about for term in data.glossary},
         "no_losses": _no_losses(data),
+        "accounts_title": text.ACCOUNTS,
+        "accounts_say": text.ACCOUNTS_ABOUT,
         "no_violations": _no_violations(data),
         "invariants_say": invariants_say(data.invariants),
         "broken": [one for one in data.invariants if one.state == "broken"],
@@ -249,8 +264,12 @@ def _trusted(source: str) -> Markup:
     return Markup(source)  # noqa: S704
 
 
+def styles() -> Markup:
+    """The style sheet with both colour schemes, as it is."""
+    return _trusted(_css())
+
+
 def _css() -> str:
-    """The style sheet with both colour schemes."""
 
     def variables(colours: Mapping[str, str]) -> str:
         plot = {f"bk-{name}": colours[colour] for name, colour in PLOT_VARIABLES.items()}
@@ -274,13 +293,13 @@ def _template(name: str) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     )  # fmt: skip
-    environment.globals |= {
+    made.globals |= {
         "count": text.count, "seconds": text.seconds, "percent": text.percent, "quantity": text.quantity,
-        "and_more": text.and_more,
+        "and_more": text.and_more, "share": text.percent, "signed_percent": text.signed_percent,
     }  # fmt: skip
-    return environment
+    return made

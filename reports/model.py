@@ -18,12 +18,12 @@ import yaml
 from harness.core import config
 from harness.core.records import VIOLATIONS
 from harness.core.rundir import RunDir
-from harness.stats.analysis import Analysis, GateResult
-from harness.stats.invariants import generator_figures
+from harness.stats.analysis import Analysis, Delivery, GateResult
 from harness.stats.metrics import METRICS
-from reports import cards, glossary, text, timeline
+from reports import cards, glossary, quality, text, timeline
 from reports.data import (
     MAX_IDS,
+    Account,
     Cancel,
     Counts,
     Fault,
@@ -33,9 +33,9 @@ from reports.data import (
     Loss,
     MetricRow,
     Metrics,
-    Quality,
     ReportData,
     Run,
+    Sent,
     Teller,
     Verdict,
     Violation,
@@ -57,6 +57,8 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         faults=faults,
         cancels=[Cancel(**dataclasses.asdict(one)) for one in analysis.cancels],
         cancel_tellers=[Teller(name=one.teller, count=one.count) for one in analysis.cancel_counts],
+        accounts=[Account(**dataclasses.asdict(one) | {"request_ids": list(one.request_ids)}) for one in analysis.accounts],
+        sent=[_sent(analysis, one) for one in analysis.delivery],
         metrics=_metrics(analysis),
         gates=[_gate(gate) for gate in analysis.gates],
         invariants=_invariants(analysis),
@@ -66,10 +68,11 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
                   reason=k.reason + (f" ({k.note})" if k.note else ""), expires=k.expires)
             for k in analysis.known
         ],
-        quality=_quality(analysis),
+        quality=quality.figures(analysis),
+        generators=quality.processes(manifest),
         warnings=list(analysis.warnings),
         command=command(manifest, analysis.data.scenario),
-        scenario_yaml=_scenario_yaml(analysis.data.scenario),
+        scenario_yaml=scenario_yaml(analysis.data.scenario),
         glossary=glossary.terms(),
     )  # fmt: skip
 
@@ -196,43 +199,25 @@ def _violations(analysis: Analysis) -> list[Violation]:
     return sorted(found, key=lambda one: (-one.count, order.get(one.name, len(order))))
 
 
-def _quality(analysis: Analysis) -> list[Quality]:
-    """The generator's figures against the scenario's limits."""
-    limits, said = analysis.data.scenario.generator, analysis.data.manifest.get("generator")
-    told: dict[str, Any] = {**(said if isinstance(said, dict) else {}), **generator_figures(analysis.data)}
-    known = {
-        "send_lag_p99_ms": ("ms", limits.send_lag_p99_ms), "hub_lag_p99_ms": ("ms", limits.hub_lag_p99_ms),
-        "coalesced_ratio": ("ratio", limits.coalesced_max_ratio), "cpu_s": ("s", None),
-    }  # fmt: skip
-    names = [*known, *sorted(name for name in told if name not in known)]
-    rows = []
-    for name in names:
-        unit, limit = known.get(name, (_unit(name), None))
-        value = told.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            if name not in known:
-                continue
-            value = None
-        ok = None if value is None or limit is None else value <= limit
-        rows.append(Quality(name=name, unit=unit, value=value, limit=limit, ok=ok,
-                            about=glossary.ABOUT.get(name, "")))  # fmt: skip
-    return rows
-
-
-def _unit(name: str) -> str:
-    end = name.rpartition("_")[2]
-    return end if end in ("ms", "s", "ratio") else "count"
+def _sent(analysis: Analysis, one: Delivery) -> Sent:
+    values = analysis.metrics.get(one.window, {})
+    return Sent(
+        loop=one.loop, window=one.window, unit=one.unit, asked=one.asked, delivered=one.delivered, ratio=one.ratio,
+        late_ratio=one.late_ratio, wait_p99_ms=one.wait_p99_ms, wait_max_ms=one.wait_max_ms, unsent=one.unsent,
+        held=one.held, ttft_p99_ms=_float(values.get("ttft_p99_ms")),
+        ttft_p99_due_ms=_float(values.get("ttft_p99_due_ms")),
+    )  # fmt: skip
 
 
 def command(manifest: Mapping[str, Any], scenario: config.Scenario) -> str:
     """The command that repeats the run, seed included."""
     words = manifest.get("command")
     if isinstance(words, list) and words:
-        return _joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
-    return _joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
+        return joined(words if "--seed" in words else [*words, "--seed", str(scenario.seed)])
+    return joined(["squall", "run", f"{scenario.name}.yaml", "--seed", str(scenario.seed)])
 
 
-def _joined(words: Any) -> str:
+def joined(words: Any) -> str:
     """A command line for a shell; values of secret-looking --set paths are hidden."""
     if not isinstance(words, list):
         return ""
@@ -245,7 +230,7 @@ def _masked(word: str) -> str:
     return f"{path}={cards.HIDDEN}" if equals and _SECRET_NAME.search(path) else word
 
 
-def _scenario_yaml(scenario: config.Scenario) -> str:
+def scenario_yaml(scenario: config.Scenario) -> str:
     """The resolved scenario; values of secret-looking environment variables are hidden."""
     tree = config.to_plain(scenario)
     env = tree["sut"].get("env") or {}

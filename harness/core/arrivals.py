@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from harness.core.config import Load
 
 
+USERS_FROM = 1 << 40  # numbers of the open loop's users, one for each arrival, are above all others
+
+
 class Stage(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A stretch at one rate, or (to_per_s) from one rate to another in a straight line."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = check_load.NAME_LENGTH
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
+MAX_PROCESSES = 256
 
 
 class Need(Protocol):
@@ -37,10 +38,20 @@ def check(s: Scenario, file: str) -> None:
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
     check_load.load(s.load, need)
+    for n, user in enumerate(s.load.users):
+        check_load.shape(user, s.sut, f"load.users[{n}]", need)
     phases.check_sum(s.load, file)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
+    _processes(s, need)
+    least = s.generator.delivered_min_ratio
+    need(
+        0 <= least <= 1,
+        "generator.delivered_min_ratio",
+        f"got {least:g}",
+        "0 to 1; 0 = whatever it sends is enough",
+    )
     for n, code in enumerate(s.overload_codes):
         need(400 <= code <= 599, f"overload_codes[{n}]", f"{code} is no HTTP error", "for example 503")
     seen: set[str] = set()
@@ -54,6 +65,14 @@ def check(s: Scenario, file: str) -> None:
              strict.nearest(known.violation, VIOLATIONS))  # fmt: skip
         need(known.max_count is None or known.max_count >= 1, f"known[{n}].max_count", f"got {known.max_count}",
              "1 or more; remove the entry to allow none")  # fmt: skip
+
+
+def _processes(s: Scenario, need: Need) -> None:
+    count, users = s.generator.processes, sum(user.count for user in s.load.users)
+    need(0 <= count <= MAX_PROCESSES, "generator.processes", f"got {count}",
+         f"1 to {MAX_PROCESSES}, or 0 for one on each core")  # fmt: skip
+    need(count <= users or s.load.arrivals is not None, "generator.processes",
+         f"{count} for {users} users: some would have none", f"at most {users}")  # fmt: skip
 
 
 def _sut(sut: Sut, need: Need) -> None:
@@ -106,6 +125,8 @@ def _sut(sut: Sut, need: Need) -> None:
     for field in ("kv_blocks", "block_size", "max_num_seqs"):
         value = getattr(options, field)
         need(value >= 1, f"sut.engine_options.{field}", f"must be 1 or more, got {value}", "a count")
+    need(1 <= options.tokens_per_chunk <= 64, "sut.engine_options.tokens_per_chunk",
+         f"got {options.tokens_per_chunk}", "1 to 64")  # fmt: skip
     for n, m in enumerate(options.misbehave):
         here = f"sut.engine_options.misbehave[{n}]"
         need((m.one_in is None) != (m.at_token is None), here, "needs exactly one of one_in and at_token",

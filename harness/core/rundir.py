@@ -102,6 +102,10 @@ class RunDir:
         return self.report / "report.json"
 
     @property
+    def report_junit(self) -> Path:
+        return self.report / "junit.xml"
+
+    @property
     def discovery(self) -> Path:
         """Where Dynamo's processes find each other (file discovery); removed with the system."""
         return self.path / "discovery"
@@ -207,15 +211,25 @@ def open_run(path: Path) -> RunDir:
 
 
 def all_runs(runs: Path) -> list[RunDir]:
-    """Run directories below `runs`, by name, so by time."""
-    paths = sorted(runs.iterdir()) if runs.is_dir() else []
-    found = [RunDir(path) for path in paths if path.is_dir() and not path.is_symlink()]
+    """Run directories below `runs`, and below the experiments there, by name, so by time."""
+    paths = [path for path in sorted(runs.iterdir()) if _directory(path)] if runs.is_dir() else []
+    inside = [one for path in paths if (path / "experiment.json").exists() for one in sorted(path.iterdir())]
+    found = [RunDir(path) for path in [*paths, *inside] if _directory(path)]
     return [run for run in found if run.manifest.exists()]
+
+
+def _directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def unfinished(runs: Path) -> list[RunDir]:
     """Runs below `runs` that made something and never said that the host is as before."""
     return [run for run in all_runs(runs) if not run.restored.exists()]
+
+
+def archive(runs: Path, scenario: str, fingerprint_class: str) -> Path:
+    """The archive of noise for runs of one scenario on one kind of machine."""
+    return runs / "archive" / scenario / fingerprint_class / "archive.parquet"
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:

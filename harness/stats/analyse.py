@@ -5,13 +5,16 @@ Pure: the same directory gives the same Analysis and the same bytes. Knows no Lo
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 
 from harness.core import rundir
 from harness.core.clock import NS
 from harness.core.rundir import RunDir
-from harness.stats import cancels as cancelling
 from harness.stats import (
+    accounts,
+    delivery,
     events,
     gates,
     health,
@@ -24,6 +27,7 @@ from harness.stats import (
     series,
     service,
 )
+from harness.stats import cancels as cancelling
 from harness.stats import hurt as hurting
 from harness.stats import verdict as verdicts
 from harness.stats import windows as windowing
@@ -41,14 +45,16 @@ from harness.stats.load import RunData
 from harness.stats.service import Seen, Steady
 from harness.stats.streams import Bools, within
 
+Wanted = Mapping[str, Collection[str]]
+
 
 def analyse(run: RunDir) -> Analysis:
     """Judge one run. Raises InvalidRun when it has no readable manifest or scenario."""
     return judge(load.read(run))
 
 
-def judge(data: RunData) -> Analysis:
-    """The same, of data already read."""
+def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
+    """The same, of data already read. wanted: the only metrics to compute, by window; gates' always are."""
     happened = events.events(data.journal)
     horizon = horizon_ns(data, happened)
     windows = windowing.build(data.scenario, invariants.duration_s(data), happened, horizon)
@@ -62,12 +68,19 @@ def judge(data: RunData) -> Analysis:
     entries = ledger.build(data, happened, horizon)
     cancels = cancelling.build(data)
     values = {
-        name: metrics.compute(metrics.Scope(data, window, good, stalls, seen, services, entries, cancels))
+        name: metrics.compute(
+            metrics.Scope(data, window, good, stalls, seen, services, entries, cancels),
+            None if wanted is None else _names_in(name, wanted, data),
+        )
         for name, window in windows.items()
     }
     counts = invariants.count_outcomes(data)
     found, uses = known.violations(data, windows)
-    held = invariants.all_of(data, found, happened, services, entries, counts)
+    sent = delivery.build(data, windows)
+    held = (
+        *invariants.all_of(data, found, happened, services, entries, counts),
+        delivery.invariant(data, sent),
+    )
     results = gates.judge(data.scenario, values)
     invalid = _invalid(data, happened, held, results, services)
     judgement = verdicts.Judgement(
@@ -86,14 +99,21 @@ def judge(data: RunData) -> Analysis:
         losses=service.losses(seen, data.requests, happened, services, horizon),
         cancels=cancelling.rows(cancels),
         cancel_counts=cancelling.counted(data, cancels, windows["all"]),
+        accounts=accounts.build(data),
+        delivery=sent,
         invariants=held,
         known=uses,
         gates=results,
         invalid_reasons=tuple(invalid),
-        warnings=_warnings(uses, held, data.manifest.get("dead")),
+        warnings=(*_warnings(uses, held, data.manifest.get("dead")), *delivery.warnings(data, sent)),
         series=series.build(data.requests, seen.hurt, signals, seen.bins),
         verdict=verdicts.build(judgement),
     )
+
+
+def _names_in(window: str, wanted: Wanted, data: RunData) -> set[str]:
+    """Metrics to compute in a window."""
+    return set(wanted.get(window, ())) | {g.metric for g in data.scenario.gates if g.window == window}
 
 
 def write(run: RunDir, analysis: Analysis) -> None:

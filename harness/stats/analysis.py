@@ -192,6 +192,69 @@ class CancelCount:
 
 
 @dataclass(frozen=True)
+class AccountRow:
+    """Tokens of complete answers of one route and class by each account (see accounts.py). None: unknown.
+
+    usage: the server's word; witness and hidden: words that the oracle read, and what was made beside them and
+    shown to nobody. differ: requests in which the two disagree. several: requests with a chunk of several tokens.
+    """
+
+    route: str
+    user_class: str
+    streamed: bool
+    requests: int
+    usage: int | None
+    chunks: int
+    witness: int | None
+    hidden: int | None
+    thoughts: int  # as counted by us
+    calls: int  # tokens of arguments, as counted by us
+    usage_thoughts: int | None  # the server's word
+    differ: int | None
+    several: int
+    request_ids: tuple[str, ...]  # of `differ`, at most 20
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What the generator was asked for in a window and what it did (see delivery.py). None: unknown.
+
+    open loop: requests/s; closed loop: users. late_ratio: requests that began more than late_ms after they
+    were due; unsent: arrivals (users) that never began; held: the scenario's own limit explains it.
+    """
+
+    loop: Literal["open", "closed"]
+    window: str
+    unit: str
+    asked: float | None
+    delivered: float
+    ratio: float | None
+    late_ratio: float | None
+    late_ms: float
+    wait_p99_ms: float | None  # t_start - t_due
+    wait_max_ms: float | None
+    unsent: int | None
+    held: bool
+
+    @property
+    def text(self) -> str:
+        """In words, with numbers."""
+        asked = "an unknown number of" if self.asked is None else f"{self.asked:.4g}"
+        late = (
+            ""
+            if self.late_ratio is None
+            else f", {100 * self.late_ratio:.3g}% began more than {self.late_ms:g} ms late"
+        )
+        wait = (
+            ""
+            if self.wait_p99_ms is None
+            else f" (p99 {self.wait_p99_ms:.3g} ms, max {self.wait_max_ms:.3g} ms)"
+        )
+        unsent = f", {self.unsent} never" if self.unsent else ""
+        return f"{self.delivered:.4g} of {asked} {self.unit} in {self.window}{late}{wait}{unsent}"
+
+
+@dataclass(frozen=True)
 class Invariant:
     """Something that must hold. ok None: not applicable or unknown (`detail` says which and why)."""
 
@@ -263,6 +326,8 @@ class Analysis:
     losses: tuple[Loss, ...]
     cancels: tuple[CancelRow, ...]
     cancel_counts: tuple[CancelCount, ...]
+    accounts: tuple[AccountRow, ...]
+    delivery: tuple[Delivery, ...]
     invariants: tuple[Invariant, ...]
     known: tuple[KnownUse, ...]
     gates: tuple[GateResult, ...]

@@ -253,7 +253,9 @@ def _new_requests(data: RunData, entry: LedgerEntry, start: int, end: int) -> Le
     moved = [x for x in again if begun.get(x.request_id, -1) >= x.t_ns - SKEW_NS]
     surely = [x for x in moved if start + EDGE_NS < x.t_ns <= end - EDGE_NS]
     s = data.requests
-    never = s.overlaps(start, end) & ~np.isin(s.request_id, list(begun.index)) & ~s.is_("ok")
+    known = set(begun.index)
+    unseen = np.fromiter((name not in known for name in s.request_id), bool, len(s))
+    never = s.overlaps(start, end) & unseen & ~s.is_("ok")
     refused = s.ids(never & ~s.is_("cancelled"))
     elsewhere = data.segments
     elsewhere = elsewhere[(elsewhere["part"] > 0) & (elsewhere["first"] == 0)]

@@ -6,7 +6,7 @@ To add one: a function and a line in METRICS. Quantiles are numpy's `linear`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from harness.stats.cancels import Cancels
 from harness.stats.load import RunData
 from harness.stats.service import Seen
 from harness.stats.streams import ABSENT, Bools, Streams, within
+from harness.stats.tally import Tally
 
 MIGRATIONS = "dynamo_frontend_model_migration_total"
 Kind = Literal["all", "steady", "phase", "fault", "recovery"]
@@ -57,17 +58,23 @@ class Scope:
         return self.streams.in_window(self.window.intervals)
 
     @cached_property
-    def gaps(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def gaps(self) -> tuple[Tally, NDArray[np.float64]]:
         """Of the gaps that end in the window: all of them in us, and their mean in each request that has one."""
-        us, means = [np.zeros(0, np.int32)], [np.zeros(0)]
-        for gaps in self.streams.chunks(self.window.start_ns or 0, self.window.end_ns or 0):
+        s, tally, means = self.streams, Tally(), [np.zeros(0)]
+        for low, high in s.blocks(self.window.start_ns or 0, self.window.end_ns or 0):
+            if s.gaps_within(low, high, self.window.intervals):  # all of them, so they needn't be looked at
+                tally.add(s.gaps_us[s.offsets[low] : s.offsets[high]])
+                count = np.diff(s.offsets[low : high + 1])
+                means.append(s.gap_sum_us[low:high][count > 0] / count[count > 0])
+                continue
+            gaps = s.gaps_of(low, high)
             mask = within(gaps.end_ns, self.window.intervals)
             inside, row = gaps.us[mask], gaps.row[mask]
             if len(row):
                 count = np.bincount(row - row[0])
                 means.append(np.bincount(row - row[0], inside)[count > 0] / count[count > 0])
-                us.append(inside)
-        return np.concatenate(us), np.concatenate(means)
+                tally.add(inside)
+        return tally, np.concatenate(means)
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
@@ -86,9 +93,13 @@ class Scope:
 
     @cached_property
     def itl_ms(self) -> dict[float, float]:
-        us, _ = self.gaps
+        tally, _ = self.gaps
         levels = [0.5, 0.9, 0.99]
-        return dict(zip(levels, (np.quantile(us, levels) / 1000).tolist(), strict=True)) if len(us) else {}
+        return (
+            dict(zip(levels, [us / 1000 for us in tally.quantiles(levels)], strict=True))
+            if tally.total
+            else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def output_tokens_per_s(scope: Scope) -> float | None:
     if not scope.window.length_ns or not len(scope.streams):
         return None
     first = within(scope.streams.first, scope.window.intervals)
-    tokens = int(first.sum()) + len(scope.gaps[0]) + int(scope.streams.whole_tokens(first).sum())
+    tokens = int(first.sum()) + scope.gaps[0].total + int(scope.streams.whole_tokens(first).sum())
     return tokens / (scope.window.length_ns / NS)
 
 
@@ -157,6 +168,29 @@ def outcome_ratio(names: tuple[str, ...], scope: Scope) -> float | None:
     """Requests with such an outcome / all that overlap the window (sent); error: the failed ones."""
     sent = int(scope.rows.sum())
     return int((scope.rows & scope.streams.is_(*names)).sum()) / sent if sent else None
+
+
+def amplification(scope: Scope) -> float | None:
+    """Requests that overlap the window / those of them that were no retries: 1 = nothing was asked twice."""
+    sent = int(scope.rows.sum())
+    again = int((scope.rows & retried(scope.streams)).sum())
+    return sent / (sent - again) if sent > again else None
+
+
+def answered_ratio(scope: Scope) -> float | None:
+    """Of the requests that overlap the window and were no retries, those that a client got an answer to (ok)
+    in the end, be it by a later attempt; cancelled ones left out."""
+    s = scope.streams
+    again = retried(s)
+    logical = np.where(again, s.frame["retry_of"].fillna("").to_numpy(object), s.request_id)
+    answered = np.isin(s.request_id, logical[s.is_("ok")])
+    asked = scope.rows & ~again & ~s.is_("cancelled")
+    return int((asked & answered).sum()) / int(asked.sum()) if asked.any() else None
+
+
+def retried(s: Streams) -> Bools:
+    """Rows that repeat an earlier attempt."""
+    return np.asarray(s.frame["attempt"].fillna(0).to_numpy(np.int64) > 0, bool)
 
 
 def migrations_counted(kind: str, scope: Scope) -> float | None:
@@ -299,6 +333,8 @@ METRICS: dict[str, Metric] = {
     "shed_ratio": _ratio("shed"),
     "error_ratio": _ratio(*sorted(FAILED)),
     "cancel_ratio": _ratio("cancelled", better=None),
+    "amplification_ratio": Metric("ratio", "lower", EVERYWHERE, amplification),
+    "answered_ratio": Metric("ratio", "higher", EVERYWHERE, answered_ratio),
     **{
         f"cancel_abort_{name}_ms": Metric("ms", "lower", EVERYWHERE, partial(cancel_abort, q))
         for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
@@ -325,11 +361,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def compute(scope: Scope) -> dict[str, float | None]:
-    """All metrics of one window; those that don't exist in this kind of window are None."""
+def compute(scope: Scope, wanted: Collection[str] | None = None) -> dict[str, float | None]:
+    """All metrics of one window, or the wanted ones; those that don't exist in this kind of window are None."""
     return {
         name: metric.compute(scope) if scope.window.kind in metric.kinds else None
         for name, metric in METRICS.items()
+        if wanted is None or name in wanted
     }
 
 

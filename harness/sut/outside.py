@@ -51,6 +51,23 @@ def check(scenario: Scenario, file: str) -> None:
         raise ScenarioError(file, "sut.model", f"{sut.model!r} is not offered", f"it has {', '.join(names)}")
 
 
+def only_model(url: str) -> str:
+    """The one model that a system without credentials offers. Raises UsageError."""
+    where = f"{url.rstrip('/')}/v1/models"
+    try:
+        listed = fetch.get(where, {}, TIMEOUT_S).json()
+        names = [str(one["id"]) for one in listed["data"]]
+    except (OSError, HTTPException, ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"{url}: {where} can't be read ({error}); start the system, or name url and model in a *.yaml file"
+        ) from None
+    if len(names) != 1:
+        raise UsageError(
+            f"{url}: offers {', '.join(names) or 'no model'}; name url and model in a *.yaml file, and that file here"
+        )
+    return names[0]
+
+
 def attach(scenario: Scenario, run: RunDir, sut_id: str) -> SutState:
     """Describe the system in sut.json. Raises UsageError, TargetError (an absent pid)."""
     check(scenario, str(run.scenario))

@@ -15,14 +15,13 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from harness.core import arrivals, clock, ids
-from harness.core.arrivals import Arrival
+from harness.core.arrivals import USERS_FROM, Arrival
 from harness.core.config import Scenario, UserClass
 from harness.traffic import replay, sharing
 from harness.traffic.client import Client, OnRecord, Single, receive_bytes, url_of
 from harness.traffic.context import TrafficContext
 from harness.traffic.hub import Connection
 
-USERS_FROM = 1 << 40  # numbers of the open loop's users, one for each arrival, are above all others
 AHEAD = 32  # requests that are made ready before they are due
 AHEAD_S = 5.0  # and not earlier than this
 

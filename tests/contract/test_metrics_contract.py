@@ -17,7 +17,7 @@ CONTRACT = [
     "migrations_new", "migrations_ledger", "in_flight_at_fault", "detect_s", "mitigate_s", "recover_s", "silent_s",
     "silent_all_s", "not_ready_s", "ready_s", "false_green_s", "false_red_s",
     *(f"cancel_abort_{q}_ms" for q in ("p50", "p99", "max")), "cancel_wasted_tokens_p50", "cancel_wasted_tokens_max",
-    "cancel_unaborted", "cancel_next_ttft_p50_ms",
+    "cancel_unaborted", "cancel_next_ttft_p50_ms", "amplification_ratio", "answered_ratio",
 ]  # fmt: skip
 
 
@@ -26,7 +26,9 @@ def test_all_metrics_of_the_contract_are_there():
 
 
 def test_only_goodput_and_throughput_are_better_when_higher():
-    assert {n for n, m in METRICS.items() if m.better == "higher"} == {"goodput_ratio", "output_tokens_per_s"}
+    assert {n for n, m in METRICS.items() if m.better == "higher"} == {
+        "goodput_ratio", "output_tokens_per_s", "answered_ratio",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
@@ -12,7 +13,7 @@ from reports import RENDERERS, jsonout, text
 from reports.html import MAX_BYTES
 from reports.markdown import MAX_CHARS
 
-VOID = {"meta", "link", "br", "img", "input", "hr", "wbr", "path"}
+VOID = {"meta", "link", "br", "img", "input", "hr", "wbr", "path", "line", "circle"}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,10 @@ def test_says_the_verdict_before_anything_else(
         assert Page(shown).words[0] == word
     elif name == "markdown":
         assert word in shown.splitlines()[0]
+    elif name == "junit":
+        first = ElementTree.fromstring(shown).find("testsuite/testcase")
+        assert first is not None and first.get("name") == "verdict"
+        assert word in (first[0].get("message") or first[0].text or "")
     else:
         assert re.match(r'\{\s*"verdict": \{\s*"status": "' + data.verdict.status, shown)
     code = data.verdict.exit_code
@@ -121,9 +126,12 @@ def test_html_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         RENDERERS["html"](report_data.invalid())
 
 
-def test_nothing_from_outside_breaks_out_of_html(rendered: dict[tuple[str, str], str]) -> None:
+@pytest.mark.parametrize(("kind", "like"), [("hostile", "full"), ("hostile_experiment", "regression")])
+def test_nothing_from_outside_breaks_out_of_html(
+    rendered: dict[tuple[str, str], str], kind: str, like: str
+) -> None:
     """The hostile text closes scripts, opens tags and attributes: none of it may become markup."""
-    shown, harmless = rendered["html", "hostile"], rendered["html", "full"]
+    shown, harmless = rendered["html", kind], rendered["html", like]
     page = Page(shown)
     assert not [attrs for tag, attrs in page.tags if tag == "img" or any(k.startswith("on") for k in attrs)]
     assert sum(tag == "script" for tag, _ in page.tags) == sum(
@@ -138,8 +146,9 @@ def test_the_escaping_check_notices_markup() -> None:
     assert [tag for tag, _ in page.tags if tag == "img"]
 
 
-def test_nothing_from_outside_breaks_out_of_markdown(rendered: dict[tuple[str, str], str]) -> None:
-    shown = rendered["markdown", "hostile"]
+@pytest.mark.parametrize("kind", ["hostile", "hostile_experiment"])
+def test_nothing_from_outside_breaks_out_of_markdown(rendered: dict[tuple[str, str], str], kind: str) -> None:
+    shown = rendered["markdown", kind]
     fences = re.split(r"^`{3,}(?:sh)?$", shown, flags=re.MULTILINE)
     outside = re.sub(r"`[^`\n]*`", "", "".join(fences[::2]))
     assert "<script" not in outside and "<img" not in outside
@@ -155,6 +164,24 @@ def test_markdown_tables_are_rectangular(rendered: dict[tuple[str, str], str], k
         assert len(widths) == 1, table
     if kind in ("full", "pass"):
         assert len(tables) >= 4
+
+
+@pytest.mark.parametrize("kind", report_data.ALL)
+def test_junit_counts_its_own_cases(rendered: dict[tuple[str, str], str], kind: str) -> None:
+    suites = ElementTree.fromstring(rendered["junit", kind])
+    for element in [suites, *suites.iter("testsuite")]:
+        assert int(element.get("tests", "")) == len(list(element.iter("testcase")))
+        for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert int(element.get(name, "")) == len(list(element.iter(tag)))
+    data = report_data.ALL[kind]()
+    good = data.verdict.status in ("pass", "improvement")
+    first = suites.find("testsuite/testcase")
+    assert first is not None and good == all(child.tag == "system-out" for child in first)
+    names = {case.get("name", "") for case in suites.iter("testcase")}
+    assert {one.name for one in data.invariants if "<" not in one.name} <= names
+    assert all(
+        any(name.startswith(gate.metric) for name in names) for gate in data.gates if "<" not in gate.metric
+    )
 
 
 @pytest.mark.parametrize("kind", report_data.ALL)

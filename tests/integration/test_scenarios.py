@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pipeline import ROOT, Done, left_over, run, sets, squall
 
-from harness.core import sutfile
+from harness.core import config, sutfile
 from harness.core.rundir import RunDir
 from tests.conftest import need
 
@@ -263,10 +263,15 @@ def shows(tmp_path: Path, name: str, more: list[str], finding: Finding) -> None:
         "generator.send_lag_p99_ms=5000",
         "generator.hub_lag_p99_ms=5000",
         "generator.coalesced_max_ratio=1",
+        "generator.delivered_min_ratio=0",
     ]
     done = run(tmp_path / "run", *more, *calm, scenario=SCENARIOS[name])
     verdict = done.json("verdict.json")
     assert done.code == 0, done.out + done.err
-    assert verdict["faults"] and all(one["verified"] and one["recovered"] for one in verdict["faults"])
+    struck = {one["fault_id"] for one in verdict["faults"]}
+    assert struck == {step.id for step in config.load_scenario(SCENARIOS[name]).faults}, (
+        "cancels are no fault"
+    )
+    assert all(one["verified"] and one["recovered"] for one in verdict["faults"])
     finding(done)
     assert left_over(done.json("manifest.json")["run_id"]) == []

@@ -93,7 +93,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (s.seed, s.overload_codes, s.recover_timeout_s) == (1, [503, 529], 15)
     assert (s.load.warmup_s, s.load.drain_s, s.load.timeout_s) == (5, 15, 30)
     assert (s.slo.ttft_ms, s.slo.itl_ms) == (500, 100)
-    assert s.generator == config.Generator("auto", 20, 50, 0.01)
+    assert s.generator == config.Generator("auto", 20, 50, 0.01, 0.95, 1)
     assert (s.sut.workers, s.sut.frontends, s.sut.migration_limit, s.sut.engine, s.sut.platform) == (
         2,
         1,
@@ -135,6 +135,13 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("load.users.1.cancel.mode=hard", "load.users[1].cancel.mode", "Invalid enum value 'hard'"),
         ("load.users.1.cancel.after_tokens=-1", "load.users[1].cancel.after_tokens", "0 = during prefill"),
         ("load.users.1.stream=false", "load.users[1].cancel.after_tokens", "write 0 and after_ms"),
+        ("load.users.0.reasoning_tokens=-1", "load.users[0].reasoning_tokens", "0 or more"),
+        ("load.users.0.reasoning_tokens=150", "load.users[0].reasoning_tokens", "fewer than output_tokens"),
+        ("load.users.0.reasoning_tokens=9", "load.users[0].reasoning_tokens", "reasoning_parser: qwen3"),
+        ("load.users.0.tool_call=true", "load.users[0].tool_call", "tool_call_parser: hermes"),
+        ("load.users.0={class: CompletionUser, count: 1, tool_call: true}", "load.users[0].tool_call", "ResponsesUser"),
+        ("load.users.0={class: ResponsesUser, count: 1, chunk_usage: true}", "load.users[0].chunk_usage", "chat and"),
+        ("sut.engine_options.tokens_per_chunk=0", "sut.engine_options.tokens_per_chunk", "1 to 64"),
         ("schema=2", "schema", "Invalid enum value 2"),
         ("seed=one", "seed", "Expected `int`"),
         ("name=a/b", "name", "can't name a directory"),
@@ -179,6 +186,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("overload_codes=[200]", "overload_codes[0]", "no HTTP error"),
         ("recover_timeout_s=0", "recover_timeout_s", "above 0"),
         ("generator.engine=c", "generator.engine", "Invalid enum value"),
+        ("generator.processes=-1", "generator.processes", "0 for one on each core"),
+        ("generator.processes=257", "generator.processes", "1 to 256"),
+        ("generator.processes=25", "generator.processes", "25 for 24 users: some would have none"),
+        ("generator.processes=auto", "generator.processes", "Expected `int`"),
         ("faults={}", "faults", "must be a list"),
         ("faults=[kill]", "faults[0]", "must be a mapping"),
         ("faults.0.id=pause", "faults[1].id", "used twice"),
@@ -293,6 +304,14 @@ def test_hashes_change_with_what_they_are_of() -> None:
     assert len({config.config_sha256(x) for x in [s, *other]}) == 5
     assert config.trace_sha256(build(name="o", sut__workers="5", slo__itl_ms="50")) == config.trace_sha256(s)
     assert len({config.trace_sha256(x) for x in (s, build(seed="8"), build(load__users__0__count="3"))}) == 3
+    spread = build(generator__processes="2")
+    assert (
+        config.config_sha256(spread)
+        != config.config_sha256(s)
+        == config.config_sha256(build(generator__processes="1"))
+    )
+    assert config.trace_sha256(spread) == config.trace_sha256(s), "the same requests, from wherever"
+    assert config.build(strict.parse_yaml(config.to_yaml(spread), "f"), "f") == spread
     explicit = build(LEAST, recover_timeout_s="15.0")
     assert config.config_sha256(explicit) == config.config_sha256(build(LEAST))  # a default written out
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from fixtures import make_run
 
 from harness.core.clock import NS
 from harness.stats import analyse
-from reports import RENDERERS, html, jsonout, model, write
+from reports import RENDERERS, html, jsonout, markdown, model, write
 from reports.data import ReportData
 
 
@@ -164,11 +165,39 @@ def test_unknown_generator_figures_are_unknown(tmp_path: Path) -> None:
     assert rows["hub_lag_p99_ms"].value is None and rows["hub_lag_p99_ms"].ok is None
 
 
-def test_write_all_writes_the_three_files(tmp_path: Path) -> None:
+def test_each_process_of_the_generator_is_a_row_and_silence_is_unknown(tmp_path: Path) -> None:
+    parts = make_run.plain_parts([make_run.record(6)])
+    told = {
+        "worker_index": 0,
+        "host": "a",
+        "sent": 5,
+        "rows": 5,
+        "hub_lag_p99_ms": 1.5,
+        "clock_error_ns": 2_000_000,
+    }
+    parts.manifest = {
+        "generator": {"hub_lag_p99_ms": 1.5, "processes": 2, "workers": [told, {"worker_index": 1}]}
+    }
+    data = report(tmp_path, parts)
+    first, second = data.generators
+    assert (first.name, first.rows, first.hub_lag_p99_ms, first.clock_error_ms) == ("worker 0", 5, 1.5, 2)
+    assert (second.name, second.rows, second.hub_lag_p99_ms) == ("worker 1", None, None)
+    assert "workers" not in {row.name for row in data.quality}
+    assert "| worker 1 |" in markdown.render(data)
+    parts.manifest = {"generator": {"hub_lag_p99_ms": 1.5, "processes": 1}}
+    assert report(tmp_path, parts).generators == []
+
+
+def test_write_all_writes_the_four_files(tmp_path: Path) -> None:
     run = make_run.write_run(tmp_path, make_run.plain_parts([make_run.record(n) for n in range(30)]))
     data = model.build(run, analyse.analyse(run))
     assert write.write_all(run, data) == run.report_html
-    assert {path.name for path in run.report.iterdir()} == {"report.html", "report.md", "report.json"}
+    assert {path.name for path in run.report.iterdir()} == {
+        "report.html",
+        "report.md",
+        "report.json",
+        "junit.xml",
+    }
     assert jsonout.parse(run.report_json.read_bytes()).verdict == data.verdict
 
 
@@ -184,3 +213,14 @@ def test_phases_are_shown_on_the_timeline_and_in_the_tables(tmp_path: Path) -> N
     assert {"phase:standard", "phase:overflow"} <= set(data.metrics.windows)
     page = html.render(data)
     assert "overflow: users x 3" in page and "phase:overflow" in page
+
+
+def test_what_was_asked_for_and_sent_is_shown(tmp_path: Path) -> None:
+    parts = make_run.plain_parts([make_run.record(n, user=n % 24) for n in range(6, 60)])
+    data = report(tmp_path, parts)
+    [row] = data.sent
+    assert (row.loop, row.window, row.asked, row.ratio) == ("closed", "all", 24, 1)
+    assert "Load asked for and sent" in html.render(data) and "Load asked for and sent" in markdown.render(
+        data
+    )
+    assert "Load asked for and sent" not in html.render(msgspec.structs.replace(data, sent=[]))
