@@ -121,8 +121,49 @@ int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager) {
     return usable;
 }
 
+/* Hold the line's lock. */
+static void expect_nothing(line_t *line) {
+    free(line->expected.text);
+    line->expected = (expected_t){0};
+}
+
+/* Is all that came as expected, with more to come? Hold the locks of the line and its capture. */
+static int as_expected(line_t *line) {
+    expected_t *expected = &line->expected;
+    if (!expected->text) return 0;
+    const size_t count = capture_run(line->capture, expected->index, line->capture->count, &expected->like);
+    expected->index += count;
+    expected->like.limit -= count;
+    expected->like.start = (expected->like.start + count * expected->like.step) % expected->like.modulus;
+    if (expected->like.limit && expected->index == line->capture->count) return 1;
+    expect_nothing(line);
+    return 0;
+}
+
+int loop_expect(line_t *line, size_t index, const like_t *like) {
+    int quiet = 0;
+    pthread_mutex_lock(&line->lock);
+    expect_nothing(line);
+    char *text = line->capture ? malloc(like->before_size + like->after_size + 1) : NULL;
+    if (text) {
+        memcpy(text, like->before, like->before_size);
+        memcpy(text + like->before_size, like->after, like->after_size);
+        line->expected = (expected_t){*like, index, text};
+        line->expected.like.before = text;
+        line->expected.like.after = text + like->before_size;
+        pthread_mutex_lock(&line->capture->lock);
+        quiet = as_expected(line);
+        pthread_mutex_unlock(&line->capture->lock);
+    } else if (line->capture) {
+        quiet = -1;
+    }
+    pthread_mutex_unlock(&line->lock);
+    return quiet;
+}
+
 void loop_detach(loop_t *loop, line_t *line) {
     pthread_mutex_lock(&line->lock);
+    expect_nothing(line);
     capture_t *capture = line->capture;
     line->capture = NULL;
     pthread_mutex_unlock(&line->lock);
@@ -186,8 +227,9 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     pace->pieces++;
     pace->joined += line->framing.state == FRAMING_SIZE && from && read_ns - since_ns < ON_TIME_NS &&
                     !framing_whole(to, (size_t)size, &data, &length);
+    const int quiet = as_expected(line);
     pthread_mutex_unlock(&capture->lock);
-    return line->eager || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
+    return (line->eager && !quiet) || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
 }
 
 static void serve(loop_t *loop, line_t *line, int64_t since_ns, pace_t *pace) {
@@ -211,6 +253,7 @@ static void serve(loop_t *loop, line_t *line, int64_t since_ns, pace_t *pace) {
 
 void line_free(line_t *line) {
     if (line->capture) capture_release(line->capture);
+    free(line->expected.text);
     pthread_mutex_destroy(&line->lock);
     free(line);
 }

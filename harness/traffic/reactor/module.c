@@ -28,7 +28,7 @@ typedef struct {
     PyObject_HEAD
     ReactorObject *reactor;
     line_t *line;
-    PyObject *owner;
+    PyObject *owner, *capture; /* the capture is attached */
 } LineObject;
 
 typedef struct {
@@ -126,21 +126,32 @@ static PyObject *Capture_body(CaptureObject *self, PyObject *argument) {
     return bytes;
 }
 
-/* run(index, end, (before, after, start, step, limit)) */
-static PyObject *Capture_run(CaptureObject *self, PyObject *args) {
-    Py_ssize_t index, end, start, step, limit, before_size, after_size;
-    like_t like;
-    if (!PyArg_ParseTuple(args, "nn(y#y#nnn):run", &index, &end, &like.before, &before_size, &like.after, &after_size,
-                          &start, &step, &limit))
-        return NULL;
+/* (before, after, start, step, limit) */
+static int as_like(CaptureObject *self, Py_ssize_t index, PyObject *tuple, like_t *like) {
+    Py_ssize_t start, step, limit, before_size, after_size;
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "a run wants a Like");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(tuple, "y#y#nnn:Like", &like->before, &before_size, &like->after, &after_size, &start, &step, &limit))
+        return 0;
     if (index < 0 || step < 0 || start < 0 || start >= self->modulus) {
         PyErr_SetString(PyExc_ValueError, "a run needs index and step >= 0 and a start below the modulus");
-        return NULL;
+        return 0;
     }
-    like.words = PyBytes_AsString(self->words), like.modulus = (size_t)self->modulus;
-    if (index >= end || limit <= 0 || index > Capture_length(self)) return PyLong_FromLong(0);
-    like.before_size = (size_t)before_size, like.after_size = (size_t)after_size;
-    like.start = (size_t)start, like.step = (size_t)step, like.limit = (size_t)limit;
+    like->words = PyBytes_AsString(self->words);
+    like->before_size = (size_t)before_size, like->after_size = (size_t)after_size, like->modulus = (size_t)self->modulus;
+    like->start = (size_t)start, like->step = (size_t)step, like->limit = limit > 0 ? (size_t)limit : 0;
+    return 1;
+}
+
+/* run(index, end, like) */
+static PyObject *Capture_run(CaptureObject *self, PyObject *args) {
+    Py_ssize_t index, end;
+    PyObject *tuple;
+    like_t like;
+    if (!PyArg_ParseTuple(args, "nnO:run", &index, &end, &tuple) || !as_like(self, index, tuple, &like)) return NULL;
+    if (index >= end || index > Capture_length(self)) return PyLong_FromLong(0);
     pthread_mutex_lock(&self->capture->lock);
     const size_t count = capture_run(self->capture, (size_t)index, (size_t)end, &like);
     pthread_mutex_unlock(&self->capture->lock);
@@ -239,6 +250,7 @@ static void close_line(LineObject *self) {
 static void Line_dealloc(LineObject *self) {
     if (self->reactor) close_line(self);
     Py_XDECREF(self->owner);
+    Py_XDECREF(self->capture);
     Py_XDECREF((PyObject *)self->reactor);
     free_object((PyObject *)self);
 }
@@ -255,12 +267,31 @@ static PyObject *Line_attach(LineObject *self, PyObject *args) {
         return NULL;
     }
     if (!is_open(self)) Py_RETURN_FALSE;
-    return PyBool_FromLong(loop_attach(&self->reactor->loop, self->line, ((CaptureObject *)capture)->capture, eager));
+    const int usable = loop_attach(&self->reactor->loop, self->line, ((CaptureObject *)capture)->capture, eager);
+    if (usable) {
+        Py_INCREF(capture);
+        Py_XDECREF(self->capture);
+        self->capture = capture;
+    }
+    return PyBool_FromLong(usable);
+}
+
+/* expect(index, like): True: quiet while pieces from index on are like this; False: look at once */
+static PyObject *Line_expect(LineObject *self, PyObject *args) {
+    Py_ssize_t index;
+    like_t like;
+    PyObject *tuple;
+    if (!PyArg_ParseTuple(args, "nO:expect", &index, &tuple)) return NULL;
+    if (!self->capture || !is_open(self)) Py_RETURN_FALSE;
+    if (!as_like((CaptureObject *)self->capture, index, tuple, &like)) return NULL;
+    const int quiet = index <= Capture_length((CaptureObject *)self->capture) ? loop_expect(self->line, (size_t)index, &like) : 0;
+    return quiet < 0 ? PyErr_NoMemory() : PyBool_FromLong(quiet);
 }
 
 static PyObject *Line_detach(LineObject *self, PyObject *unused) {
     (void)unused;
     if (is_open(self)) loop_detach(&self->reactor->loop, self->line);
+    Py_CLEAR(self->capture);
     Py_RETURN_NONE;
 }
 
@@ -274,11 +305,13 @@ static PyObject *Line_close(LineObject *self, PyObject *unused) {
     (void)unused;
     close_line(self);
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->capture);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef line_methods[] = {
     {"attach", (PyCFunction)Line_attach, METH_VARARGS, "read into a capture from now on; False: nothing will come"},
+    {"expect", (PyCFunction)Line_expect, METH_VARARGS, "be quiet about pieces that are like this"},
     {"detach", (PyCFunction)Line_detach, METH_NOARGS, "the capture is done"},
     {"pause", (PyCFunction)Line_pause, METH_NOARGS, "read no more"},
     {"close", (PyCFunction)Line_close, METH_NOARGS, "forget the socket, which may be closed then"},
