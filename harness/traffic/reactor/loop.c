@@ -225,8 +225,12 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     line->more = size == READ_BYTES;
     framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
-    pace->joined += line->framing.state == FRAMING_SIZE && from && read_ns - since_ns < ON_TIME_NS &&
-                    !framing_whole(to, (size_t)size, &data, &length);
+    if (line->framing.state == FRAMING_SIZE && from) {
+        if (framing_whole(to, (size_t)size, &data, &length))
+            capture_fold(capture);
+        else
+            pace->joined += read_ns - since_ns < ON_TIME_NS;
+    }
     const int quiet = as_expected(line);
     pthread_mutex_unlock(&capture->lock);
     return (line->eager && !quiet) || framing_wants_look(&line->framing) ? LINE_LOOK : 0;

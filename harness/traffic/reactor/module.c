@@ -88,9 +88,11 @@ static PyObject *Capture_item(CaptureObject *self, Py_ssize_t index) {
         return NULL;
     }
     pthread_mutex_lock(&capture->lock);
+    char scratch[FOLDED_BYTES];
+    size_t size;
     const piece_t piece = capture->pieces[index];
-    const size_t begin = capture_begin(capture, (size_t)index);
-    PyObject *bytes = PyBytes_FromStringAndSize(capture->bytes + begin, (Py_ssize_t)(piece.end - begin));
+    const char *data = capture_piece(capture, (size_t)index, scratch, &size);
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     pthread_mutex_unlock(&capture->lock);
     if (!bytes) return NULL;
     if (!piece.kernel_ns) return Py_BuildValue("[]NL", bytes, (long long)piece.read_ns);
@@ -116,11 +118,12 @@ static PyObject *Capture_body(CaptureObject *self, PyObject *argument) {
         PyErr_SetString(PyExc_IndexError, "no such piece");
         return NULL;
     }
-    size_t data = 0, length = 0;
+    char scratch[FOLDED_BYTES];
+    size_t data = 0, length = 0, size;
     capture_t *capture = self->capture;
     pthread_mutex_lock(&capture->lock);
-    const char *piece = capture->bytes + capture_begin(capture, (size_t)index);
-    framing_whole(piece, capture->pieces[index].end - capture_begin(capture, (size_t)index), &data, &length);
+    const char *piece = capture_piece(capture, (size_t)index, scratch, &size);
+    framing_whole(piece, size, &data, &length);
     PyObject *bytes = PyBytes_FromStringAndSize(piece + data, (Py_ssize_t)length);
     pthread_mutex_unlock(&capture->lock);
     return bytes;
@@ -185,6 +188,14 @@ static PyObject *Capture_times(CaptureObject *self, PyObject *args) {
     return list;
 }
 
+static PyObject *Capture_kept(CaptureObject *self, PyObject *unused) {
+    (void)unused;
+    pthread_mutex_lock(&self->capture->lock);
+    const size_t used = self->capture->used;
+    pthread_mutex_unlock(&self->capture->lock);
+    return PyLong_FromSize_t(used);
+}
+
 static PyObject *Capture_since(CaptureObject *self, PyObject *argument) {
     const Py_ssize_t index = PyLong_AsSsize_t(argument);
     if (index == -1 && PyErr_Occurred()) return NULL;
@@ -210,6 +221,8 @@ static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     if (to) {
         memcpy(to, data, (size_t)size);
         capture_append(self->capture, (size_t)size, kernel_ns, read_ns, 0);
+        size_t begin, length;
+        if (framing_whole(to, (size_t)size, &begin, &length)) capture_fold(self->capture);
     }
     pthread_mutex_unlock(&self->capture->lock);
     if (!to) return PyErr_NoMemory();
@@ -221,6 +234,7 @@ static PyMethodDef capture_methods[] = {
     {"body", (PyCFunction)Capture_body, METH_O, "what the chunk of a whole piece holds"},
     {"run", (PyCFunction)Capture_run, METH_VARARGS, "how many whole pieces from an index on hold one like event each"},
     {"times", (PyCFunction)Capture_times, METH_VARARGS, "receive times on CLOCK_MONOTONIC"},
+    {"kept", (PyCFunction)Capture_kept, METH_NOARGS, "bytes that are kept, folded pieces not among them"},
     {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
     {"append", (PyCFunction)Capture_append, METH_VARARGS, "add a piece, as a read does"},
     {NULL, NULL, 0, NULL},
