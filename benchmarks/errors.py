@@ -78,7 +78,12 @@ def compare(seen: list[Seen], truth: dict[str, Answer]) -> Errors:
     missing += len(truth) - len(ttft) - missing if len(truth) > len(seen) else 0
     every = np.concatenate(gaps) if gaps else np.array([0])
     return Errors(
-        _quantiles(np.array(ttft or [0.0])), _quantiles(every), len(ttft), missing, unflagged, broken
+        _quantiles(np.array(ttft or [0.0])),
+        _quantiles(every),
+        len(ttft),
+        missing,
+        coalesced / (every.size + len(ttft)),
+        beyond,
     )
 
 
