@@ -2,8 +2,8 @@
 
 from harness.plugin import register
 from harness.traffic.open_loop import ArrivalUser
-from harness.traffic.users import CancellingUser, ChatUser, CompletionUser
+from harness.traffic.users import CancellingUser, ChatUser, CompletionUser, ResponsesUser
 
-__all__ = ["ArrivalUser", "CancellingUser", "ChatUser", "CompletionUser"]
+__all__ = ["ArrivalUser", "CancellingUser", "ChatUser", "CompletionUser", "ResponsesUser"]
 
 register()

@@ -12,7 +12,7 @@ from harness.core.records import RequestRecord
 from harness.stats import analyse
 from reports import model, write
 
-REQUESTS, TOKENS = 200_000, 100
+REQUESTS, TOKENS = 1_000_000, 100
 
 
 def measure(place: Path) -> str:

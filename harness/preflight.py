@@ -61,7 +61,13 @@ def plan_text(scenario: Scenario, file: str, as_json: bool) -> list[str]:
     """What `squall plan` prints: faults in time, load, hashes; as canonical JSON or for people."""
     plan = fault_plan(scenario, file)
     first = [
-        prompts.prompt(scenario.seed, entry, n, k, prompts.shortest(prompts.ROUTES[entry.user_class])).text
+        prompts.prompt(
+            scenario.seed,
+            entry,
+            n,
+            k,
+            prompts.shortest(prompts.ROUTES[entry.user_class], prompts.shape(entry)),
+        ).text
         for n, entry in enumerate(scenario.load.users)
         for k in range(3)
     ]

@@ -253,6 +253,25 @@ class Teller(msgspec.Struct, frozen=True, kw_only=True):
     count: float | None = None
 
 
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of complete answers of one route and class, by each account. None: unknown."""
+
+    route: str
+    user_class: str
+    streamed: bool = True
+    requests: int
+    usage: int | None = None
+    chunks: int
+    witness: int | None = None
+    hidden: int | None = None
+    thoughts: int = 0
+    calls: int = 0
+    usage_thoughts: int | None = None
+    differ: int | None = None
+    several: int = 0
+    request_ids: list[str] = []
+
+
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     """One metric by window. None: unknown; a window that isn't there: not defined in it."""
 
@@ -421,6 +440,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[Fault] = []
     cancels: list[Cancel] = []
     cancel_tellers: list[Teller] = []
+    accounts: list[Account] = []
     sent: list[Sent] = []
     metrics: Metrics = Metrics()
     gates: list[Gate] = []

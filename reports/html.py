@@ -129,6 +129,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "counts": list(msgspec.structs.asdict(data.counts).items()),
         "about": {term.name: term.about for term in data.glossary},
         "no_losses": _no_losses(data),
+        "accounts_title": text.ACCOUNTS,
+        "accounts_say": text.ACCOUNTS_ABOUT,
         "no_violations": _no_violations(data),
         "invariants_say": invariants_say(data.invariants),
         "broken": [one for one in data.invariants if one.state == "broken"],

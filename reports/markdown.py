@@ -23,7 +23,7 @@ _ICONS = {"pass": "✅", "improvement": "✅", "fail": "❌", "regression": "❌
 def render(data: ReportData) -> str:
     """The comment, at most MAX_CHARS long."""
     sections = [
-        _head(data), *markdown_comparison.sections(data), _losses(data), _faults(data), _drains(data), _cancels(data), _gates(data), _broken(data),
+        _head(data), *markdown_comparison.sections(data), _losses(data), _faults(data), _drains(data), _cancels(data), _accounts(data), _gates(data), _broken(data),
         _violations(data),
         _again(data), _sent(data), _metrics(data), _rest(data),
     ]  # fmt: skip
@@ -133,6 +133,20 @@ def _sent(data: ReportData) -> str:
         for one in data.sent[:MAX_ROWS]
     )  # fmt: skip
     return f"### Load asked for and sent\n\n{table(head, rows)}{_more(len(data.sent))}"
+
+
+def _accounts(data: ReportData) -> str:
+    if not data.accounts:
+        return ""
+    head = ["Route", "Users", ">Answers", ">Usage", ">Witness", ">Hidden", ">Chunks", ">Thoughts", ">In calls",
+            ">Several a chunk", ">Usage differs", "Requests"]  # fmt: skip
+    rows = table(head, (
+        [plain(one.route + ("" if one.streamed else ", whole")), plain(one.user_class), text.count(one.requests),
+         *(text.count(n) for n in (one.usage, one.witness, one.hidden, one.chunks, one.thoughts, one.calls, one.several)),
+         text.count(one.differ), _ids(one.request_ids, one.differ or 0)]
+        for one in data.accounts[:MAX_ROWS]
+    )) + _more(len(data.accounts))  # fmt: skip
+    return f"### {text.ACCOUNTS}\n\n{rows}\n\n{text.ACCOUNTS_ABOUT}"
 
 
 def _more(total: int) -> str:

@@ -23,6 +23,7 @@ from harness.stats.metrics import METRICS
 from reports import cards, glossary, quality, text, timeline
 from reports.data import (
     MAX_IDS,
+    Account,
     Cancel,
     Counts,
     Fault,
@@ -56,6 +57,7 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
         faults=faults,
         cancels=[Cancel(**dataclasses.asdict(one)) for one in analysis.cancels],
         cancel_tellers=[Teller(name=one.teller, count=one.count) for one in analysis.cancel_counts],
+        accounts=[Account(**dataclasses.asdict(one) | {"request_ids": list(one.request_ids)}) for one in analysis.accounts],
         sent=[_sent(analysis, one) for one in analysis.delivery],
         metrics=_metrics(analysis),
         gates=[_gate(gate) for gate in analysis.gates],

@@ -27,6 +27,12 @@ EXIT_WORDS = {
     5: "host or cluster not back as it was",
     130: "interrupted and cleaned up",
 }
+ACCOUNTS = "Tokens, by three accounts"
+ACCOUNTS_ABOUT = (
+    "Usage is the server's word; the witness read every word of the answers, and hidden are tokens that it made and no "
+    "client is shown (marks around thoughts and calls, thoughts where a route keeps them); chunks are the events that "
+    "brought output. Gaps are between chunks: where several tokens share one, a gap is not a token's time."
+)
 OUTCOME_WORDS = {
     "ok": "ok",
     "shed": "shed",

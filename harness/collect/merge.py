@@ -44,6 +44,9 @@ REQUESTS = pa.schema(
         ("migrated", pa.int64()), ("fault_ids", _TEXTS), ("error", pa.string()),
         ("stream", pa.bool_()),
         ("user", pa.int64()), ("t_cancel_ns", pa.int64()),
+        ("token_events", pa.int64()), ("witness_tokens", pa.int64()), ("hidden_tokens", pa.int64()),
+        ("reasoning_tokens", pa.int64()), ("tool_tokens", pa.int64()),
+        ("usage_reasoning_tokens", pa.int64()),
     ]
 )  # fmt: skip
 SAMPLES = pa.schema(

@@ -38,6 +38,8 @@ def check(s: Scenario, file: str) -> None:
          "name", f"{s.name!r} can't name a directory", f"use 1 to {NAME_LENGTH} letters, digits, - and _")  # fmt: skip
     _sut(s.sut, need)
     check_load.load(s.load, need)
+    for n, user in enumerate(s.load.users):
+        check_load.shape(user, s.sut, f"load.users[{n}]", need)
     phases.check_sum(s.load, file)
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
@@ -123,6 +125,8 @@ def _sut(sut: Sut, need: Need) -> None:
     for field in ("kv_blocks", "block_size", "max_num_seqs"):
         value = getattr(options, field)
         need(value >= 1, f"sut.engine_options.{field}", f"must be 1 or more, got {value}", "a count")
+    need(1 <= options.tokens_per_chunk <= 64, "sut.engine_options.tokens_per_chunk",
+         f"got {options.tokens_per_chunk}", "1 to 64")  # fmt: skip
     for n, m in enumerate(options.misbehave):
         here = f"sut.engine_options.misbehave[{n}]"
         need((m.one_in is None) != (m.at_token is None), here, "needs exactly one of one_in and at_token",

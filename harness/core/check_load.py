@@ -13,7 +13,7 @@ from harness.core.words import P
 if TYPE_CHECKING:
     from harness.core.arrivals import Arrivals
     from harness.core.check import Need
-    from harness.core.config import Cancel, Conversation, Load, Phase, Retry, UserClass
+    from harness.core.config import Cancel, Conversation, Load, Phase, Retry, Sut, UserClass
     from harness.core.lengths import Length
 
 NAME_LENGTH = 64
@@ -103,6 +103,27 @@ def _user(u: UserClass, load: Load, here: str, need: Need) -> None:
         )
     if u.retry is not None:
         _retry(u.retry, f"{here}.retry", need)
+
+
+def shape(u: UserClass, sut: Sut, here: str, need: Need) -> None:
+    """Thoughts and tool calls need the witness, and a frontend that knows their marks."""
+    shortest, _ = _length(u.output_tokens, f"{here}.output_tokens", need)
+    need(0 <= u.reasoning_tokens < shortest, f"{here}.reasoning_tokens",
+         f"{u.reasoning_tokens} of answers that may have {shortest} tokens", "0 or more, and fewer than output_tokens")  # fmt: skip
+    options = sut.engine_options
+    for key, wanted, parser, example in (
+        ("reasoning_tokens", u.reasoning_tokens > 0, options.reasoning_parser, "qwen3"),
+        ("tool_call", u.tool_call, options.tool_call_parser, "hermes"),
+    ):
+        path, name = f"{here}.{key}", f"{'reasoning' if key == 'reasoning_tokens' else key}_parser"
+        need(not wanted or u.user_class != "CompletionUser", path, "doesn't fit CompletionUser: /v1/completions "
+             "knows neither thoughts nor calls", "use ChatUser or ResponsesUser")  # fmt: skip
+        need(not wanted or (sut.url is None and sut.engine == "witness"), path, "needs the witness engine, which "
+             "makes such answers on demand", "remove it, or write `engine: witness`")  # fmt: skip
+        need(not wanted or parser is not None, path, f"needs sut.engine_options.{name}, by which Dynamo takes their "
+             "marks out of the text", f"for example {name}: {example}")  # fmt: skip
+    need(not u.chunk_usage or (u.stream and u.user_class != "ResponsesUser"), f"{here}.chunk_usage",
+         "goes with streams of chat and completions only", "remove it")  # fmt: skip
 
 
 def _cancel(cancel: Cancel, here: str, need: Need) -> None:

@@ -21,7 +21,7 @@ from harness.core.arrivals import Arrivals
 from harness.core.errors import ScenarioError, UsageError
 from harness.core.lengths import Length
 
-GENERATOR_VERSION = 1  # changes when the same scenario and seed would send other requests
+GENERATOR_VERSION = 2  # changes when the same scenario and seed would send other requests
 
 
 class Cancel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -75,7 +75,9 @@ class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`count` users of one class, each sends its next request think_s after the last ended; or, by `weight`,
     a share of load.arrivals, each of which is a user of its own."""
 
-    user_class: Literal["ChatUser", "CompletionUser", "CancellingUser"] = msgspec.field(name="class")
+    user_class: Literal["ChatUser", "CompletionUser", "CancellingUser", "ResponsesUser"] = msgspec.field(
+        name="class"
+    )
     count: int = 0
     prompt_tokens: Length = 50
     output_tokens: Length = 150
@@ -86,6 +88,9 @@ class UserClass(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     conversation: Conversation | None = None
     prefix: Prefix | None = None
     retry: Retry | None = None
+    reasoning_tokens: int = 0  # so many of output_tokens, the first ones, are thoughts
+    tool_call: bool = False  # the rest of the answer is a tool call
+    chunk_usage: bool = False  # ask for usage with every chunk
 
 
 class Phase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -130,6 +135,11 @@ class EngineOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_num_seqs: int = 256
     at_shutdown: Literal["cancel", "migrate"] = "cancel"  # streams that outlive a drain's grace period
     misbehave: list[Misbehave] = []
+    reasoning_parser: str | None = (
+        None  # of the frontend, by Dynamo's name for it: takes thoughts out of the text
+    )
+    tool_call_parser: str | None = None  # the same for tool calls
+    tokens_per_chunk: int = 1  # so many tokens leave the engine together, as with speculative decoding
 
 
 class Canary(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -73,6 +73,14 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     stream: bool = True  # False: one whole answer, whose arrival is t_first and t_last, without gaps
     user: int | None = None  # who asked; unique across processes
     t_cancel_ns: int | None = None  # when we cancelled; t_end_ns is later where the connection stayed open
+    # The accounts of docs/accounting.md. usage_completion_tokens: what the server says. token_events: chunks
+    # that brought output. witness_tokens: words that the oracle read (tokens_received then); None: no witness.
+    token_events: int | None = None
+    witness_tokens: int | None = None
+    hidden_tokens: int | None = None  # made but shown to no client, by the witness's rules; None: unknown
+    reasoning_tokens: int | None = None  # of tokens_received: thoughts
+    tool_tokens: int | None = None  # of tokens_received: arguments of tool calls
+    usage_reasoning_tokens: int | None = None
 
 
 class Sample(msgspec.Struct):

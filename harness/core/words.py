@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 SYLLABLES: tuple[str, ...] = tuple(c + v for c in "bcdfghjklmnprstvwz" for v in "aeiou")
 WORDS: tuple[str, ...] = tuple(SYLLABLES[k // 90] + SYLLABLES[k % 90] for k in range(8100))
 INDEX: dict[str, int] = {word: k for k, word in enumerate(WORDS)}
 P = 8093  # the largest prime below 8100: every step 1 <= b < P walks through all of 0..P-1
+
+THOUGHTS = ("<think>", "</think>")
+TOOL = "say"  # the one function that a call names, and its one argument
+CALL = ('<tool_call>\n{"name": "say", "arguments": {"text": "', '"}}\n</tool_call>')
+MUSE, VOKE = "muse", "voke"
 
 _KEY = re.compile(r"key: ([a-z]{4}) ([a-z]{4})")
 
@@ -36,6 +42,42 @@ def check_key(a: int, b: int) -> None:
     """Raise ValueError unless (a, b) is a key."""
     if not (0 <= a < P and 1 <= b < P):
         raise ValueError(f"key ({a}, {b}) is outside 0 <= a < {P}, 1 <= b < {P}")
+
+
+class Shape(NamedTuple):
+    """What the answer looks like: its first `reasoning` words are thoughts, the rest text or a tool call.
+
+    Around these parts stand marks, which a server takes out and its clients never see. The engine makes
+    them byte by byte, each a token of its own.
+    """
+
+    reasoning: int = 0
+    call: bool = False
+
+    @property
+    def asked(self) -> str:
+        """What a prompt says before its key to get it. Both marks are words, so that each is one token."""
+        thoughts = f" {MUSE}: {WORDS[self.reasoning]}" if self.reasoning else ""
+        return thoughts + (f" {VOKE}:" if self.call else "")
+
+    @property
+    def marks(self) -> str:
+        """All of them, in order."""
+        return (THOUGHTS[0] + THOUGHTS[1] if self.reasoning else "") + (
+            CALL[0] + CALL[1] if self.call else ""
+        )
+
+    def marks_before(self, i: int, total: int) -> int:
+        """How many characters of `marks` come before word i of `total`; i = total: all."""
+        if i >= total:
+            return len(self.marks)
+        before = len(THOUGHTS[0]) if self.reasoning else 0
+        if i < self.reasoning:
+            return before
+        return before + (len(THOUGHTS[1]) if self.reasoning else 0) + (len(CALL[0]) if self.call else 0)
+
+
+PLAIN = Shape()
 
 
 def word_index(a: int, b: int, i: int) -> int:

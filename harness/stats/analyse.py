@@ -12,8 +12,8 @@ import numpy as np
 from harness.core import rundir
 from harness.core.clock import NS
 from harness.core.rundir import RunDir
-from harness.stats import cancels as cancelling
 from harness.stats import (
+    accounts,
     delivery,
     events,
     gates,
@@ -27,6 +27,7 @@ from harness.stats import (
     series,
     service,
 )
+from harness.stats import cancels as cancelling
 from harness.stats import hurt as hurting
 from harness.stats import verdict as verdicts
 from harness.stats import windows as windowing
@@ -98,6 +99,7 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
         losses=service.losses(seen, data.requests, happened, services, horizon),
         cancels=cancelling.rows(cancels),
         cancel_counts=cancelling.counted(data, cancels, windows["all"]),
+        accounts=accounts.build(data),
         delivery=sent,
         invariants=held,
         known=uses,

@@ -192,6 +192,30 @@ class CancelCount:
 
 
 @dataclass(frozen=True)
+class AccountRow:
+    """Tokens of complete answers of one route and class by each account (see accounts.py). None: unknown.
+
+    usage: the server's word; witness and hidden: words that the oracle read, and what was made beside them and
+    shown to nobody. differ: requests in which the two disagree. several: requests with a chunk of several tokens.
+    """
+
+    route: str
+    user_class: str
+    streamed: bool
+    requests: int
+    usage: int | None
+    chunks: int
+    witness: int | None
+    hidden: int | None
+    thoughts: int  # as counted by us
+    calls: int  # tokens of arguments, as counted by us
+    usage_thoughts: int | None  # the server's word
+    differ: int | None
+    several: int
+    request_ids: tuple[str, ...]  # of `differ`, at most 20
+
+
+@dataclass(frozen=True)
 class Delivery:
     """What the generator was asked for in a window and what it did (see delivery.py). None: unknown.
 
@@ -302,6 +326,7 @@ class Analysis:
     losses: tuple[Loss, ...]
     cancels: tuple[CancelRow, ...]
     cancel_counts: tuple[CancelCount, ...]
+    accounts: tuple[AccountRow, ...]
     delivery: tuple[Delivery, ...]
     invariants: tuple[Invariant, ...]
     known: tuple[KnownUse, ...]

@@ -37,7 +37,10 @@ _TEXTS = (
     "request_id", "response_id", "user_class", "route", "outcome", "retry_of", "cancel_mode",
     "finish_reason", "engine_worker_id", "error",
 )  # fmt: skip
-_LATER = ("user", "t_cancel_ns")
+_LATER = (
+    "user", "t_cancel_ns", "token_events", "witness_tokens", "hidden_tokens", "reasoning_tokens", "tool_tokens",
+    "usage_reasoning_tokens",
+)  # fmt: skip
 _LISTS = {"gaps_us": pa.int32(), "violations": pa.string(), "fault_ids": pa.string()}
 _SAMPLES = {
     "t_ns": pa.int64(), "process": pa.string(), "metric": pa.string(), "labels": pa.string(),
@@ -219,7 +222,8 @@ def _requests(path: Path, reasons: list[str]) -> Streams:
     for name in ("request_id", "t_start_ns", "t_due_ns"):
         if missing := table.column(name).null_count:
             reasons.append(f"{path.name}: {missing} rows without {name}")
-    table = table.filter(pc.is_valid(table.column("t_start_ns")))
+    if table.column("t_start_ns").null_count:  # a filter copies the whole table
+        table = table.filter(pc.is_valid(table.column("t_start_ns")))
     order = pc.sort_indices(
         table, [(name, "ascending") for name in ("t_start_ns", "request_id", "t_end_ns", "outcome")]
     )

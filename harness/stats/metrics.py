@@ -27,6 +27,7 @@ from harness.stats.cancels import Cancels
 from harness.stats.load import RunData
 from harness.stats.service import Seen
 from harness.stats.streams import ABSENT, Bools, Streams, within
+from harness.stats.tally import Tally
 
 MIGRATIONS = "dynamo_frontend_model_migration_total"
 Kind = Literal["all", "steady", "phase", "fault", "recovery"]
@@ -57,17 +58,23 @@ class Scope:
         return self.streams.in_window(self.window.intervals)
 
     @cached_property
-    def gaps(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def gaps(self) -> tuple[Tally, NDArray[np.float64]]:
         """Of the gaps that end in the window: all of them in us, and their mean in each request that has one."""
-        us, means = [np.zeros(0, np.int32)], [np.zeros(0)]
-        for gaps in self.streams.chunks(self.window.start_ns or 0, self.window.end_ns or 0):
+        s, tally, means = self.streams, Tally(), [np.zeros(0)]
+        for low, high in s.blocks(self.window.start_ns or 0, self.window.end_ns or 0):
+            if s.gaps_within(low, high, self.window.intervals):  # all of them, so they needn't be looked at
+                tally.add(s.gaps_us[s.offsets[low] : s.offsets[high]])
+                count = np.diff(s.offsets[low : high + 1])
+                means.append(s.gap_sum_us[low:high][count > 0] / count[count > 0])
+                continue
+            gaps = s.gaps_of(low, high)
             mask = within(gaps.end_ns, self.window.intervals)
             inside, row = gaps.us[mask], gaps.row[mask]
             if len(row):
                 count = np.bincount(row - row[0])
                 means.append(np.bincount(row - row[0], inside)[count > 0] / count[count > 0])
-                us.append(inside)
-        return np.concatenate(us), np.concatenate(means)
+                tally.add(inside)
+        return tally, np.concatenate(means)
 
     @cached_property
     def values(self) -> dict[str, NDArray[Any]]:
@@ -86,9 +93,13 @@ class Scope:
 
     @cached_property
     def itl_ms(self) -> dict[float, float]:
-        us, _ = self.gaps
+        tally, _ = self.gaps
         levels = [0.5, 0.9, 0.99]
-        return dict(zip(levels, (np.quantile(us, levels) / 1000).tolist(), strict=True)) if len(us) else {}
+        return (
+            dict(zip(levels, [us / 1000 for us in tally.quantiles(levels)], strict=True))
+            if tally.total
+            else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def output_tokens_per_s(scope: Scope) -> float | None:
     if not scope.window.length_ns or not len(scope.streams):
         return None
     first = within(scope.streams.first, scope.window.intervals)
-    tokens = int(first.sum()) + len(scope.gaps[0]) + int(scope.streams.whole_tokens(first).sum())
+    tokens = int(first.sum()) + scope.gaps[0].total + int(scope.streams.whole_tokens(first).sum())
     return tokens / (scope.window.length_ns / NS)
 
 

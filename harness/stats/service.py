@@ -47,7 +47,7 @@ def good(streams: Streams, slo: Slo) -> Bools:
     A whole answer has neither: it is good within slo.ttft_ms + slo.itl_ms for each token after the first.
     """
     counts = np.diff(streams.offsets)
-    mean_us = streams.gap_sum_us() / np.maximum(counts, 1)
+    mean_us = streams.gap_sum_us / np.maximum(counts, 1)
     ttft_ok = (streams.first != ABSENT) & (
         streams.first - streams.start <= streams.allowed_ns(slo.ttft_ms, slo.itl_ms)
     )

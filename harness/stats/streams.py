@@ -115,12 +115,26 @@ class Streams:
 
     def chunks(self, start_ns: int = ABSENT, end_ns: int = LATE) -> Iterator[Gaps]:
         """The gaps of the requests that may overlap [start_ns, end_ns), about CHUNK of them at once."""
+        for low, high in self.blocks(start_ns, end_ns):
+            yield self.gaps_of(low, high)
+
+    def blocks(self, start_ns: int = ABSENT, end_ns: int = LATE) -> Iterator[tuple[int, int]]:
+        """Rows [low, high) of the requests that may overlap [start_ns, end_ns), about CHUNK gaps at once."""
         low, stop = self._rows_near(start_ns, end_ns)
         while low < stop:
             high = int(np.searchsorted(self.offsets, self.offsets[low] + CHUNK, side="right")) - 1
             high = min(max(high, low + 1), stop)
-            yield self._gaps(low, high)
+            yield low, high
             low = high
+
+    def gaps_within(self, low: int, high: int, intervals: tuple[Interval, ...]) -> bool:
+        """Do all gaps of rows [low, high) surely end in one and the same of the intervals?"""
+        some = np.flatnonzero(np.diff(self.offsets[low : high + 1]) > 0) + low
+        if not len(some):
+            return True
+        first = int(self.first[some].min())
+        last = int((self.first[some] + self.gap_sum_us[some] * 1000).max())
+        return any(start <= first and last < end for start, end in intervals)
 
     def _rows_near(self, start_ns: int, end_ns: int) -> tuple[int, int]:
         """Rows are sorted by start: those that began before the end, and not too long before the start."""
@@ -130,7 +144,8 @@ class Streams:
         low = 0 if start_ns == ABSENT else int(np.searchsorted(self.start, start_ns - longest))
         return low, int(np.searchsorted(self.start, end_ns))
 
-    def _gaps(self, low: int, high: int) -> Gaps:
+    def gaps_of(self, low: int, high: int) -> Gaps:
+        """The gaps of rows [low, high)."""
         base = self.offsets[low]
         us = self.gaps_us[base : self.offsets[high]]
         row = np.repeat(np.arange(low, high, dtype=np.int32), np.diff(self.offsets[low : high + 1]))
@@ -162,6 +177,7 @@ class Streams:
             longest[some] = np.maximum.reduceat(self.gaps_us, self.offsets[some])
         return longest
 
+    @cached_property
     def gap_sum_us(self) -> Ints:
         """Sum of each request's gaps, 0 where it has none."""
         total = np.zeros(len(self), np.int64)

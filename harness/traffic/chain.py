@@ -12,17 +12,22 @@ WINDOW = 64  # a word further ahead of the expected one than this is foreign, no
 
 
 class Chain:
-    """Walks through the answer to key (a, b), of which `n` tokens are expected (0 < n <= P)."""
+    """Walks through the answer to key (a, b), of which `n` tokens are expected (0 < n <= P).
+
+    low, high: the part of the answer that is being read; words of another part are foreign to it.
+    """
 
     __slots__ = (
         "_a", "_b", "_expected_text", "_extra_seen", "_inverse", "_known", "_seen", "duplicated", "expected",
-        "extra", "foreign", "n", "reordered",
+        "extra", "foreign", "high", "low", "n", "reordered", "withheld",
     )  # fmt: skip
 
     def __init__(self, a: int, b: int, n: int) -> None:
         words.check_key(a, b)
         self.n = n
         self.expected = 0  # one above the highest accepted token
+        self.low, self.high = 0, n
+        self.withheld = 0  # words that a server keeps to itself; they are not lost
         self.duplicated = self.reordered = self.foreign = self.extra = 0
         self._a, self._b, self._inverse = a, b, words.inverse(b)
         self._seen = bytearray(n)
@@ -39,6 +44,12 @@ class Chain:
     def short(self) -> bool:
         """The tail is missing."""
         return self.expected < self.n
+
+    def withhold(self, count: int) -> None:
+        """The first `count` words won't come, and nobody promised them."""
+        for i in range(self.expected, count):
+            self._accept(i)
+        self.withheld = count
 
     def ahead(self) -> tuple[str, int, int, int]:
         """The text accepted last, the word to come, the step between words, and how many may still come."""
@@ -57,7 +68,7 @@ class Chain:
         A token is a space and a word, nothing else: what doesn't start with a space, an empty word
         or half a word is one foreign token.
         """
-        if text == self._expected_text and self.expected < self.n:  # by far the usual case
+        if text == self._expected_text and self.low <= self.expected < self.high:  # by far the usual case
             self._accept(self.expected)
             return 1
         if not text:
@@ -72,7 +83,7 @@ class Chain:
     def _word(self, word: str) -> None:
         index = words.INDEX.get(word)
         i = -1 if index is None else words.position(index, self._a, self._inverse)
-        if i < 0:
+        if i < 0 or (i < self.n and not self.low <= i < self.high):
             self.foreign += 1
         elif i < self.n:
             if self._seen[i]:

@@ -13,13 +13,25 @@ Text = str | None
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
+class Function(msgspec.Struct):
+    name: Text = None
+    arguments: Text = None
+
+
+class ToolCall(msgspec.Struct):
+    """A fragment of call number `index`; a whole answer's calls have no number."""
+
+    index: int | None = None
+    function: Function | None = None
+
+
 class Delta(msgspec.Struct):
     """Part of a chat answer. Tool calls and reasoning are output tokens as well."""
 
     content: Text = None
     reasoning_content: Text = None
     reasoning: Text = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class Choice(msgspec.Struct):
@@ -36,9 +48,20 @@ class WholeChoice(msgspec.Struct):
     finish_reason: Text = None
 
 
+class Details(msgspec.Struct):
+    reasoning_tokens: Count | None = None
+
+
 class Usage(msgspec.Struct):
     prompt_tokens: Count | None = None
     completion_tokens: Count | None = None
+    completion_tokens_details: Details | None = None
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """How many of completion_tokens were thoughts, where the server says so."""
+        details = self.completion_tokens_details
+        return None if details is None else details.reasoning_tokens
 
 
 class Chunk(msgspec.Struct):
@@ -117,11 +140,6 @@ def error_text(chunk: Chunk) -> str:
         message = str(error.get("message") or error)
         return f"{message} ({', '.join(extra)})" if extra else message
     return str(error)
-
-
-def other_output(delta: Delta) -> bool:
-    """Output tokens that are no answer text."""
-    return bool(delta.reasoning_content or delta.reasoning or delta.tool_calls)
 
 
 def engine_worker_id(chunk: Chunk) -> str | None:

@@ -65,7 +65,8 @@ class Client:
         self._traffic, self.spec, self._user, self._on_record = traffic, spec, user, on_record
         self._route = prompts.ROUTES[spec.user_class]
         self._url = url_of(traffic, user)
-        base_tokens, seed = prompts.shortest(self._route), traffic.scenario.seed
+        base_tokens = prompts.shortest(self._route, prompts.shape(spec))
+        seed = traffic.scenario.seed
         if single is None:
             self._connection = Connection(traffic.engine, self._url, receive_bytes=receive_bytes(spec))
             self._script = Script(seed, spec, user, base_tokens)
@@ -129,7 +130,9 @@ class Client:
         traffic = self._traffic
         request_id = ids.request_id(traffic.run_id, self._user, k, attempt)
         dynamo = traffic.sut.owner != "outside" or traffic.sut.oracle == "witness"
-        content = prompts.body(asked, self._route, traffic.sut.model, dynamo, self.spec.stream)
+        content = prompts.body(
+            asked, self._route, traffic.sut.model, dynamo, self.spec.stream, self.spec.chunk_usage
+        )
         data = prompts.request(self._url, self._route, traffic.headers, request_id, content, self.spec.stream)
         return _Planned(k, attempt, request_id, asked, data, retry_of)
 
@@ -142,6 +145,8 @@ class Client:
             prompt_tokens=None if foreign else asked.tokens,
             overload_codes=frozenset(self._traffic.scenario.overload_codes),
             stream=self.spec.stream,
+            route=self._route,
+            shape=asked.shape,
         )
 
     def _arrange(self, one: Exchange, reader: Reader, planned: _Planned) -> list[Callable[[], None]]:
@@ -228,8 +233,7 @@ class Client:
         zero = self._traffic.anchor.mono_ns
         cancel = self.spec.cancel if found.outcome == "cancelled" else None
         columns = msgspec.structs.asdict(found)
-        for name in ("token_events", "coalesced_late"):
-            del columns[name]
+        del columns["coalesced_late"]
         for name in ("t_first_ns", "t_last_ns"):
             if columns[name] is not None:
                 columns[name] -= zero

@@ -13,7 +13,8 @@ from operator import sub
 import msgspec
 
 from harness.core.records import VIOLATIONS, Outcome
-from harness.traffic import chunks, sse
+from harness.traffic import chunks, responses, sse
+from harness.traffic.calls import Arguments
 from harness.traffic.chain import Chain
 from harness.traffic.pieces import Like, Received
 from harness.traffic.transcript import Expectation, Findings, Part, Transcript
@@ -32,7 +33,7 @@ def judge(transcript: Transcript, want: Expectation) -> Findings:
 
 @dataclass(slots=True)
 class _Said:
-    """What the events of one stream said, besides tokens."""
+    """What the events of one stream said, besides the answer's text."""
 
     response_id: str | None = None
     model: str | None = None
@@ -43,21 +44,34 @@ class _Said:
     error: str | None = None
     error_at: int | None = None  # the piece that brought the first error event
     violations: set[str] = field(default_factory=set)
+    reasoning_tokens: int = 0
+    tool_tokens: int = 0
+    calls: dict[int, Arguments] = field(default_factory=dict)
+
+    @property
+    def apart(self) -> int:
+        """Tokens that are no text of the answer."""
+        return self.reasoning_tokens + self.tool_tokens
 
 
 class Reader:
     """Reads a body as it comes; `tokens` counts so far. `feed` never raises, whatever the bytes."""
 
-    __slots__ = ("_events", "_last", "_multiple", "_said", "_sse", "_want", "_whole", "chain", "tokens")
+    __slots__ = (
+        "_events", "_last", "_multiple", "_responses", "_said", "_sse", "_want", "_whole", "chain", "tokens",
+    )  # fmt: skip
 
     def __init__(self, want: Expectation) -> None:
         self._want = want
         self._sse = sse.Parser()
         self._whole: list[tuple[int, bytes]] = []  # an answer that isn't streamed is read at its end
         self._said = _Said()
+        self._responses = responses.Events() if want.route == "responses" else None
         self._events: list[int] = []  # for each event with tokens, the piece that completed it
         self._multiple: dict[int, int] = {}  # position in _events -> tokens, when it isn't one
         self.chain = Chain(*want.key, want.tokens_expected) if want.key is not None else None
+        if self.chain is not None:
+            self._part("text")
         self.tokens = 0
         self._last = b""  # the last event's data, when it was one right token and nothing else
 
@@ -112,17 +126,22 @@ class Reader:
             self._whole.append((index, body))
             return
         self._last = b""
-        data = self._sse.single(body)
+        data = self._sse.single(body) if self._responses is None else None
         if data is not None:
             tokens, expected = self.tokens, self.chain.expected if self.chain is not None else 0
+            apart = self._said.apart
             self._data(index, data)
-            if self.tokens == tokens + 1 and (self.chain is None or self.chain.expected == expected + 1):
+            right = self.chain is None or self.chain.expected == expected + 1
+            if self.tokens == tokens + 1 and right and self._said.apart == apart:
                 self._last = data
             return
         for event in self._sse.feed(body):
             self._event(index, event)
 
     def _event(self, index: int, event: sse.Event) -> None:
+        if self._responses is not None and event.data != b"[DONE]":
+            self._response(index, event)
+            return
         if event.name == b"message":
             self._data(index, event.data)
             return
@@ -132,10 +151,40 @@ class Reader:
             self._error(index, event.data or event.comment)
         # else: an annotation
 
+    def _response(self, index: int, event: sse.Event) -> None:
+        """An event of a /v1/responses stream; the one that ends the answer takes the place of [DONE]."""
+        said, events = self._said, self._responses
+        assert events is not None
+        if said.done:
+            said.violations.add("data_after_done")
+        chunk = events.read(event.name, event.data)
+        said.done = events.over
+        if events.wrong:
+            said.violations.add("malformed_event")
+        if chunk is not None and chunks.is_error(chunk):
+            self._failed(index, chunks.error_text(chunk))
+        elif chunk is None or chunk.choices is None:
+            said.violations.add("malformed_event")
+        else:
+            self._withhold(chunk)
+            self._chunk(index, chunk)
+
+    def _withhold(self, chunk: chunks.Chunk) -> None:
+        """A server may keep its thoughts to itself on this route: what begins with the answer has none."""
+        chain, choice = self.chain, next(iter(chunk.choices or ()), None)
+        delta = choice.delta if choice is not None else None
+        if (
+            chain is not None
+            and chain.expected == 0
+            and delta is not None
+            and (delta.content or delta.tool_calls)
+        ):
+            chain.withhold(self._want.shape.reasoning)
+
     def _data(self, index: int, data: bytes) -> None:
         """The data of an unnamed event."""
         said = self._said
-        if said.done:
+        if said.done and (self._responses is None or data != b"[DONE]"):
             said.violations.add("data_after_done")
         chunk = chunks.decode(data)
         if chunk is None:
@@ -153,13 +202,15 @@ class Reader:
             said.violations.add("malformed_event")
 
     def _error(self, index: int, data: bytes) -> None:
+        chunk = chunks.decode(data)
+        known = chunk is not None and chunks.is_error(chunk)
+        self._failed(index, chunks.error_text(chunk) if chunk is not None and known else _text(data))
+
+    def _failed(self, index: int, error: str) -> None:
         said = self._said
         said.violations.add("error_event")
         if said.error is None:
-            said.error_at = index
-            chunk = chunks.decode(data)
-            known = chunk is not None and chunks.is_error(chunk)
-            said.error = chunks.error_text(chunk) if chunk is not None and known else _text(data)
+            said.error_at, said.error = index, error
 
     def _chunk(self, index: int, chunk: chunks.Chunk) -> None:
         said = self._said
@@ -182,22 +233,61 @@ class Reader:
             if choice.finish_reason is not None:
                 said.finish_reason = choice.finish_reason
             delta = choice.delta
+            if delta is not None and (delta.reasoning_content or delta.reasoning):
+                count += self._thought(delta.reasoning_content or delta.reasoning or "")
             text = (delta.content if delta is not None else None) or choice.text
             if text:
                 count += self.chain.take(text) if self.chain is not None else 1
-            elif delta is not None and chunks.other_output(delta):
-                count += 1
-                if self.chain is not None:
-                    self.chain.foreign += 1
+            if delta is not None and delta.tool_calls:
+                count += sum(self._call(call) for call in delta.tool_calls)
+        if count and self.chain is None and chunk.usage is not None:  # usage with each chunk counts better
+            count = max(count, (chunk.usage.completion_tokens or 0) - self.tokens)
         if count:
             if count > 1:
                 self._multiple[len(self._events)] = count
             self._events.append(index)
             self.tokens += count
 
+    def _part(self, kind: str) -> None:
+        """The words that thoughts, text or a call may hold, by the shape that was asked for."""
+        chain, shape = self.chain, self._want.shape
+        assert chain is not None
+        if kind == "thought":
+            chain.low, chain.high = 0, shape.reasoning
+        elif (kind == "call") == shape.call:
+            chain.low, chain.high = shape.reasoning, chain.n
+        else:
+            chain.low = chain.high = 0
+
+    def _thought(self, text: str) -> int:
+        """Tokens of one piece of reasoning."""
+        count = 1
+        if self.chain is not None:
+            self._part("thought")
+            count = self.chain.take(text)
+            self._part("text")
+        self._said.reasoning_tokens += count
+        return count
+
+    def _call(self, call: chunks.ToolCall) -> int:
+        """Tokens of one fragment of a tool call: the words in its arguments, or one where nobody can tell."""
+        said, function = self._said, call.function
+        if function is None or not (function.name or function.arguments):
+            return 0
+        number = len(said.calls) if call.index is None else call.index
+        words = said.calls.setdefault(number, Arguments()).add(function.arguments or "")
+        count = 1
+        if self.chain is not None:
+            self._part("call")
+            count = self.chain.take(words)
+            self._part("text")
+        said.tool_tokens += count
+        return count
+
     def _answer(self) -> None:
         """Read an answer that isn't streamed: all of it arrived with its last piece, without gaps."""
-        said, chunk = self._said, chunks.decode_whole(b"".join(part for _, part in self._whole))
+        decode = chunks.decode_whole if self._responses is None else responses.decode_whole
+        said, chunk = self._said, decode(b"".join(part for _, part in self._whole))
         if chunk is None:
             said.violations.add("malformed_event")
         elif chunks.is_error(chunk):
@@ -205,6 +295,8 @@ class Reader:
         elif chunk.choices is None:
             said.violations.add("malformed_event")
         else:
+            if self._responses is not None:
+                self._withhold(chunk)
             self._chunk(self._whole[-1][0], chunk)
             self._multiple.clear()
             if self.chain is None and self.tokens and said.usage is not None:
@@ -222,8 +314,15 @@ class Reader:
             finish_reason=said.finish_reason,
             engine_worker_id=said.engine_worker_id,
             token_events=len(self._events),
+            reasoning_tokens=said.reasoning_tokens,
+            tool_tokens=said.tool_tokens,
         )
+        if self.chain is not None:
+            found.witness_tokens = self.tokens
+            if said.finish_reason is not None:
+                found.hidden_tokens = len(self._want.shape.marks) + self.chain.withheld
         if said.usage is not None:
+            found.usage_reasoning_tokens = said.usage.reasoning_tokens
             found.usage_prompt_tokens = said.usage.prompt_tokens
             found.usage_completion_tokens = said.usage.completion_tokens
         self._timing(found, transcript)
@@ -285,7 +384,11 @@ class Reader:
     def _check(self, found: Findings, transcript: Transcript) -> None:
         said, chain = self._said, self.chain
         broken = set(said.violations)
+        if said.finish_reason is not None and not all(self._is_whole(call) for call in said.calls.values()):
+            broken.add("malformed_event")
         if chain is not None:
+            if said.finish_reason is not None or not self._want.shape.call:
+                chain.foreign += sum(not call.has_value for call in said.calls.values())
             found.lost_tokens, found.duplicated_tokens = chain.lost, chain.duplicated
             found.reordered_tokens, found.foreign_tokens = chain.reordered, chain.foreign
             found.extra_tokens = chain.extra
@@ -303,7 +406,7 @@ class Reader:
                 broken.add("malformed_event")
         if self._usage_prompt_wrong():
             broken.add("usage_prompt_mismatch")
-        if self._usage_completion_wrong():
+        if self._usage_completion_wrong(found.hidden_tokens):
             broken.add("usage_completion_mismatch")
         if found.outcome == "cancelled":
             if self._told_after(transcript.cancel_ns, transcript):
@@ -328,13 +431,20 @@ class Reader:
             usage is not None and None not in (usage.prompt_tokens, wanted) and usage.prompt_tokens != wanted
         )
 
-    def _usage_completion_wrong(self) -> bool:
-        """Witness: what was counted. Else: more events than tokens, or `length` at another length."""
+    def _is_whole(self, call: Arguments) -> bool:
+        """Are a call's arguments JSON? At a limit that isn't ours they may be cut."""
+        return call.is_json or (self.chain is None and self._said.finish_reason == "length")
+
+    def _usage_completion_wrong(self, hidden: int | None) -> bool:
+        """Witness: what was counted and what is hidden. Else: more events than tokens, or `length` at another
+        length."""
         usage = self._said.usage
         if usage is None or usage.completion_tokens is None:
             return False
         if self.chain is not None:
-            return usage.completion_tokens != self.tokens
+            if hidden is None and self._want.shape.marks:
+                return False  # a part of the answer: nobody can tell how many of its marks were made
+            return usage.completion_tokens != self.tokens + (hidden or 0)
         at_limit = self._said.finish_reason == "length"
         return usage.completion_tokens < self.tokens or (
             at_limit and usage.completion_tokens != self._want.tokens_expected

@@ -20,31 +20,50 @@ from harness.core.trace import Row
 from harness.sut import model
 from harness.traffic import sharing
 
-ROUTES = {"ChatUser": "chat", "CompletionUser": "completions", "CancellingUser": "chat"}
-PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+ROUTES = {
+    "ChatUser": "chat", "CompletionUser": "completions", "CancellingUser": "chat", "ResponsesUser": "responses",
+}  # fmt: skip
+PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
+FUNCTION = {
+    "name": words.TOOL,
+    "description": "Says the text.",
+    "parameters": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request's content. `tokens`: template included for chat, by the generated tokenizer; `history`:
-    (role, content) of the messages before `text`, in a conversation."""
+    """One request's content. `tokens`: template included for chat and responses, by the generated tokenizer;
+    `output_tokens`: words of the answer, the marks of its shape not counted; `history`: (role, content) of
+    the messages before `text`, in a conversation."""
 
     text: str
     key: tuple[int, int]
     tokens: int
     output_tokens: int
     history: tuple[tuple[str, str], ...] = ()
+    shape: words.Shape = words.PLAIN
 
 
-def shortest(route: str) -> int:
-    """Tokens of a prompt that is nothing but a key."""
-    return _count(words.key_text(0, 1), route)
+def shape(spec: UserClass) -> words.Shape:
+    """What the answers of a load entry look like."""
+    return words.Shape(spec.reasoning_tokens, spec.tool_call)
+
+
+def shortest(route: str, shape: words.Shape = words.PLAIN) -> int:
+    """Tokens of a prompt that is nothing but a key, and what asks for the answer's shape."""
+    return _count(_text("", shape, (0, 1)), route)
+
+
+def _text(filler: str, shape: words.Shape, key: tuple[int, int]) -> str:
+    before = filler + shape.asked
+    return f"{before} {words.key_text(*key)}" if before else words.key_text(*key)
 
 
 def prompt(
     seed: int, spec: UserClass, user: int, k: int, base_tokens: int, row: Row | None = None, block: int = 0
 ) -> Prompt:
-    """Prompt k of user `user`. `base_tokens` is shortest(route); each further word is one token.
+    """Prompt k of user `user`. `base_tokens` is shortest(route, shape(spec)); each further word is one token.
 
     row, block: of a trace, whose lengths are taken instead of the entry's (a prompt has room for its key
     at least), and the words for each of its ids.
@@ -60,32 +79,43 @@ def prompt(
     first = sharing.beginning(seed, spec, user, k, row, tokens - base_tokens, block)
     more = r.choices(words.WORDS, k=tokens - base_tokens - len(first))
     filler = "".join(f" {word}" for word in (*first, *more))
-    text = f"{filler} {words.key_text(*key)}" if filler else words.key_text(*key)
-    return Prompt(text, key, tokens, output_tokens)
+    wanted = shape(spec)
+    return Prompt(_text(filler, wanted, key), key, tokens, output_tokens, shape=wanted)
 
 
-def body(asked: Prompt, route: str, model_name: str, dynamo: bool, stream: bool = True) -> bytes:
-    """The JSON body. stream False: one whole answer is wanted. `dynamo`: ask Dynamo to name the worker; others may refuse unknown fields."""
-    content: dict[str, Any] = (
-        {
-            "messages": [
-                {"role": role, "content": text} for role, text in (*asked.history, ("user", asked.text))
-            ]
-        }
-        if route == "chat"
-        else {"prompt": asked.text}
-    )
+def body(
+    asked: Prompt, route: str, model_name: str, dynamo: bool, stream: bool = True, chunk_usage: bool = False
+) -> bytes:
+    """The JSON body. stream False: one whole answer is wanted. `dynamo`: ask Dynamo to name the worker;
+    others may refuse unknown fields. `chunk_usage`: ask for usage with every chunk."""
     extra: dict[str, Any] = {"nvext": {"extra_fields": ["worker_id"]}} if dynamo else {}
+    if stream and route != "responses":
+        each = {"continuous_usage_stats": True} if chunk_usage else {}
+        extra["stream_options"] = {"include_usage": True} | each
+    if asked.shape.call:
+        extra["tools"] = _tools(route)
+    limit = "max_output_tokens" if route == "responses" else "max_tokens"
     return msgspec.json.encode(
         {
             "model": model_name,
-            **content,
-            "max_tokens": asked.output_tokens,
+            **_content(asked, route),
+            limit: asked.output_tokens + len(asked.shape.marks),
             "stream": stream,
-            **({"stream_options": {"include_usage": True}} if stream else {}),
             **extra,
         }
     )
+
+
+def _content(asked: Prompt, route: str) -> dict[str, Any]:
+    if route != "chat":
+        return {"input" if route == "responses" else "prompt": asked.text}
+    messages = (*asked.history, ("user", asked.text))
+    return {"messages": [{"role": role, "content": text} for role, text in messages]}
+
+
+def _tools(route: str) -> list[dict[str, Any]]:
+    flat = route == "responses"
+    return [{"type": "function", **FUNCTION} if flat else {"type": "function", "function": FUNCTION}]
 
 
 def request(
@@ -115,7 +145,9 @@ def check(scenario: Scenario, file: str) -> None:
     """Raise ScenarioError for the first load entry whose prompts can't be that short."""
     for n, spec in enumerate(scenario.load.users):
         low, _ = lengths.bounds(spec.prompt_tokens)
-        least = shortest(ROUTES[spec.user_class]) + (spec.prefix.tokens if spec.prefix is not None else 0)
+        least = shortest(ROUTES[spec.user_class], shape(spec)) + (
+            spec.prefix.tokens if spec.prefix is not None else 0
+        )
         if low < least:
             raise ScenarioError(
                 file, f"load.users[{n}].prompt_tokens", f"{low} is too short: a prompt that carries its key"
@@ -130,4 +162,4 @@ def _path(prefix: str, route: str) -> str:
 
 
 def _count(text: str, route: str) -> int:
-    return model.count_chat([("user", text)]) if route == "chat" else model.count_text(text)
+    return model.count_text(text) if route == "completions" else model.count_chat([("user", text)])

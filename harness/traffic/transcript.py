@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from harness.core import words
 from harness.core.records import Outcome
 from harness.traffic.pieces import Pieces, Received
 
@@ -37,6 +38,8 @@ class Expectation:
     prompt_tokens: int | None = None  # None: an unknown tokenizer
     overload_codes: Set[int] = frozenset({503, 529})
     stream: bool = True  # False: one JSON body
+    route: str = "chat"
+    shape: words.Shape = words.PLAIN  # which part of the words are thoughts, which a tool call
 
 
 @dataclass(slots=True)
@@ -68,7 +71,7 @@ class Transcript:
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """Columns of RequestRecord, times on CLOCK_MONOTONIC, and two counts for the generator's own error."""
+    """Columns of RequestRecord, times on CLOCK_MONOTONIC, and a count for the generator's own error."""
 
     response_id: str | None = None
     t_first_ns: int | None = None
@@ -91,4 +94,9 @@ class Findings(msgspec.Struct, kw_only=True):
     engine_worker_id: str | None = None
     error: str | None = None
     token_events: int = 0
+    witness_tokens: int | None = None
+    hidden_tokens: int | None = None
+    reasoning_tokens: int = 0
+    tool_tokens: int = 0
+    usage_reasoning_tokens: int | None = None
     coalesced_late: int = 0

@@ -1,4 +1,4 @@
-"""Locust's users: ChatUser, CompletionUser, CancellingUser, each a closed loop around its own client.
+"""Locust's users: chat, completions, responses and cancelling ones, each a closed loop around its own client.
 
 The only module of traffic that imports Locust. How users live: a stop lets an open stream end within
 drain_s and ends thinking users at once; a kill ends the stream, and its record is written all the same.
@@ -17,7 +17,8 @@ from harness.core.records import FAILED, RequestRecord
 from harness.traffic.client import Client
 from harness.traffic.context import TrafficContext
 
-CLASSES = ("ChatUser", "CompletionUser", "CancellingUser")  # the order is part of every user's number
+# The order is part of every user's number.
+CLASSES = ("ChatUser", "CompletionUser", "CancellingUser", "ResponsesUser")
 NEVER_S = 10_000_000.0  # four months; for the timer, which wants an instant
 STOP_MARGIN_S = 0.5  # streams give up so long before Locust would kill their users
 
@@ -126,7 +127,7 @@ def report(user: Any, record: RequestRecord) -> None:
 
 
 def streaming(user_class: type[User]) -> type[User]:
-    """What the three classes share: a client of their own, one endless task, a stop that drains."""
+    """What the classes share: a client of their own, one endless task, a stop that drains."""
 
     def stop(self: Any, force: bool = False) -> bool:
         begin_drain(self, force)
@@ -153,3 +154,8 @@ class CompletionUser(User):  # type: ignore[misc]
 @streaming
 class CancellingUser(User):  # type: ignore[misc]
     """Asks for chat completions and closes the connection in the middle, as its load entry says."""
+
+
+@streaming
+class ResponsesUser(User):  # type: ignore[misc]
+    """Asks for /v1/responses, streamed, one after the other."""

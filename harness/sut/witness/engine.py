@@ -50,6 +50,9 @@ class Options:
     at_shutdown: str = (
         "cancel"  # cancel: streams that outlive the grace period are cancelled; migrate: handed on
     )
+    reasoning_parser: str | None = None
+    tool_call_parser: str | None = None
+    tokens_per_chunk: int = 1
 
 
 class WitnessEngine(LLMEngine):
@@ -85,6 +88,8 @@ class WitnessEngine(LLMEngine):
             "request_plane": os.environ.get("DYN_REQUEST_PLANE", "tcp"),
             "event_plane": os.environ.get("DYN_EVENT_PLANE", "zmq"),
             "response_plane": os.environ.get("DYN_RESPONSE_PLANE", "tcp"),
+            "reasoning_parser": self.options.reasoning_parser,
+            "tool_call_parser": self.options.tool_call_parser,
         }
         known = {one.name for one in fields(WorkerConfig)}
         return WorkerConfig(**{key: value for key, value in wanted.items() if key in known})
@@ -137,13 +142,15 @@ class WitnessEngine(LLMEngine):
                 if silent is not None:
                     continue  # let go: on with the next token
                 now = time.monotonic()
-                due = (now if now - due > LATE_S else due) + self._itl_s(stream)
-                token = stream.pending.popleft()
-                self._made(stream)
+                most = self.options.tokens_per_chunk
+                stream.fill(most, self.vocabulary, self.lies, self._keyed)
+                tokens = stream.chunk(most)
+                due = (now if now - due > LATE_S else due) + self._itl_s(stream) * min(len(tokens), most)
+                self._made(stream, len(tokens))
                 if stream.left():
-                    yield {"token_ids": [token], "index": 0}
+                    yield {"token_ids": tokens, "index": 0}
                 else:
-                    yield self._last_chunk(stream, [token], "length")
+                    yield self._last_chunk(stream, tokens, "length")
             if stream.reason != "length":  # nothing was left to make
                 yield self._last_chunk(stream, [], "length")
         finally:
@@ -157,8 +164,8 @@ class WitnessEngine(LLMEngine):
         max_new = (request.get("stop_conditions") or {}).get("max_tokens")
         job = self.vocabulary.job(ids, DEFAULT_MAX_TOKENS if max_new is None else max_new)
         planned = self.lies.for_request(job.first, job.total) if job.keyed else self.lies.for_canary()
-        seat = Seat(tokens=len(ids), most=job.prompt_tokens + job.total)
-        stream = Stream(context.id(), context, job, seat, len(ids), planned, job.first)
+        seat = Seat(tokens=len(ids), most=job.prompt_tokens + job.total + len(job.marks))
+        stream = Stream(context.id(), context, job, seat, len(ids), planned, job.first, marked=job.marked)
         self._streams.setdefault(stream.request_id, []).append(stream)
         self._counters["requests" if job.keyed else "canaries"] += 1
         if job.keyed:
@@ -175,10 +182,9 @@ class WitnessEngine(LLMEngine):
         if not same:
             del self._streams[stream.request_id]
         if stream.job.keyed:
-            following = stream.following - len(stream.pending)
             canaries = [one.seat for same in self._streams.values() for one in same if not one.job.keyed]
             self.segments.write(
-                "end", stream.request_id, next=following, reason=stream.reason, let_in_mono_ns=stream.let_in_ns,
+                "end", stream.request_id, next=stream.next_word, reason=stream.reason, let_in_mono_ns=stream.let_in_ns,
                 running=self.capacity.running - sum(seat.inside for seat in canaries),
                 used=self.capacity.used - sum(seat.blocks for seat in canaries if seat.inside),
             )  # fmt: skip
@@ -221,10 +227,11 @@ class WitnessEngine(LLMEngine):
             stream.reason = self._ended
             raise EngineShutdown(f"witness: {self._ended}")
 
-    def _made(self, stream: Stream) -> None:
-        stream.made += 1
-        self._counters["tokens"] += 1
-        self.capacity.grow(stream.seat)
+    def _made(self, stream: Stream, tokens: int) -> None:
+        stream.made += tokens
+        self._counters["tokens"] += tokens
+        for _ in range(tokens):
+            self.capacity.grow(stream.seat)
 
     def _last_chunk(self, stream: Stream, token_ids: list[int], finish_reason: str) -> dict[str, Any]:
         if finish_reason == "length":

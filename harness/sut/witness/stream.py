@@ -29,6 +29,7 @@ class Stream:
     planned: dict[Rule, int]  # request-level lies, with the token index they wait for
     following: int
     made: int = 0
+    marked: int = 0  # marks of the job that are planned or were made
     pending: deque[int] = field(default_factory=deque)  # token ids planned, not sent yet
     waiter: asyncio.Future[bool] | None = None
     aborted: bool = False
@@ -39,7 +40,27 @@ class Stream:
 
     def left(self) -> bool:
         """True while there is something to send."""
-        return bool(self.pending) or self.following < self.job.total
+        return bool(self.pending) or self.following < self.job.total or self.marked < len(self.job.marks)
+
+    def mark(self) -> None:
+        """Put the marks before the next word on their way; after the last one, those that end the answer."""
+        before = self.job.marks_before(self.following)
+        self.pending.extend(self.job.marks[self.marked : before])
+        self.marked = max(self.marked, before)
+
+    @property
+    def next_word(self) -> int:
+        """Index of the first word that wasn't sent."""
+        return self.following - sum(token not in self.job.marks for token in self.pending)
+
+    def chunk(self, most: int) -> list[int]:
+        """What goes out next, together: marks that follow each other, else up to `most` words."""
+        marks = self.job.marks
+        marked = self.pending[0] in marks
+        found = [self.pending.popleft()]
+        while self.pending and (self.pending[0] in marks) == marked and (marked or len(found) < most):
+            found.append(self.pending.popleft())
+        return found
 
     def stopped(self) -> bool:
         """True when nobody wants the rest."""
@@ -94,9 +115,20 @@ class Stream:
                 return rule
         return None
 
+    def fill(
+        self, most: int, vocabulary: Vocabulary, lies: Lies, everybody: Callable[[], Sequence[Stream]]
+    ) -> None:
+        """Plan until `most` tokens are on their way; a lie about the whole request comes first."""
+        waiting = {at for rule, at in self.planned.items() if rule.kind != "naive_usage"}
+        while len(self.pending) < most and self.following < self.job.total and self.following not in waiting:
+            self.plan(vocabulary, lies, everybody)
+
     def plan(self, vocabulary: Vocabulary, lies: Lies, everybody: Callable[[], Sequence[Stream]]) -> bool:
         """Decide what goes out for the next index; False when nothing does (a dropped token)."""
         job, i = self.job, self.following
+        self.mark()
+        if i >= job.total:
+            return bool(self.pending)
         right = vocabulary.token(job, i)
         rule = lies.for_token(i, job.total) if job.keyed else None
         self.following += 1

@@ -27,7 +27,8 @@ COLUMNS = (
     "status, outcome, attempt, retry_of, cancel_mode, cancel_after_tokens, prompt_tokens, tokens_expected, "
     "tokens_received, usage_prompt_tokens, usage_completion_tokens, finish_reason, gaps_us, coalesced, time_error_us, "
     "violations, lost_tokens, duplicated_tokens, reordered_tokens, foreign_tokens, extra_tokens, engine_worker_id, "
-    "migrated, fault_ids, error, stream, user, t_cancel_ns"
+    "migrated, fault_ids, error, stream, user, t_cancel_ns, token_events, witness_tokens, hidden_tokens, "
+    "reasoning_tokens, tool_tokens, usage_reasoning_tokens"
 )
 COLUMN_NAMES = COLUMNS.split(", ")
 

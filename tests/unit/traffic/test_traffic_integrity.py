@@ -224,7 +224,7 @@ def test_counting_oracle() -> None:
 
 def test_reasoning_and_tool_calls_are_output() -> None:
     parts = [event({"choices": [{"delta": d}]}) for d in ({"role": "assistant", "content": ""}, {"reasoning_content": "a"},
-             {"tool_calls": [{"index": 0}]}, {"content": "b"})]  # fmt: skip
+             {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}, {"content": "b"})]  # fmt: skip
     assert answer(parts, want=COUNT).tokens_received == 3
     assert answer(parts).foreign_tokens == 3
 

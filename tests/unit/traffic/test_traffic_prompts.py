@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from harness.core import words
@@ -35,6 +36,35 @@ def test_exact_length_and_key(spec: UserClass, route: str) -> None:
         assert {o for _, o in lengths} == set(range(5, 10))
     else:
         assert lengths == {(40, 150)}
+
+
+SHAPED = UserClass(user_class="ResponsesUser", count=1, prompt_tokens=Distribution(uniform=(30, 60)), output_tokens=9,
+                   reasoning_tokens=3, tool_call=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "spec", [SHAPED, msgspec.structs.replace(SHAPED, user_class="ChatUser", tool_call=False)]
+)
+def test_a_shape_stands_before_the_key_and_counts(spec: UserClass) -> None:
+    route, wanted = prompts.ROUTES[spec.user_class], prompts.shape(spec)
+    base = prompts.shortest(route, wanted)
+    for k in range(30):
+        one = prompts.prompt(1, spec, 0, k, base)
+        assert one.text.endswith(
+            f" muse: {words.WORDS[3]}{' voke:' * spec.tool_call} {words.key_text(*one.key)}"
+        )
+        assert count("chat", one.text) == one.tokens and one.shape == wanted
+    body = json.loads(prompts.body(one, route, "m", dynamo=False))
+    limit = body.get("max_output_tokens", body.get("max_tokens"))
+    assert limit == 9 + len(wanted.marks)
+    assert ("tools" in body) == spec.tool_call and ("input" in body) == (route == "responses")
+    assert ("stream_options" in body) == (route == "chat")
+
+
+def test_usage_with_each_chunk_is_asked_for() -> None:
+    one = prompts.prompt(1, CHAT, 0, 0, prompts.shortest("chat"))
+    body = json.loads(prompts.body(one, "chat", "m", dynamo=False, chunk_usage=True))
+    assert body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 def test_the_shortest_prompts_are_exact_too() -> None:
