@@ -268,7 +268,9 @@ def shows(tmp_path: Path, name: str, more: list[str], finding: Finding) -> None:
     verdict = done.json("verdict.json")
     assert done.code == 0, done.out + done.err
     struck = {one["fault_id"] for one in verdict["faults"]}
-    assert struck == {step.id for step in config.load_scenario(SCENARIOS[name]).faults}, "cancels are no fault"
+    assert struck == {step.id for step in config.load_scenario(SCENARIOS[name]).faults}, (
+        "cancels are no fault"
+    )
     assert all(one["verified"] and one["recovered"] for one in verdict["faults"])
     finding(done)
     assert left_over(done.json("manifest.json")["run_id"]) == []
