@@ -11,13 +11,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import detection, first_request, judging
+from benchmarks import client, detection, first_request, judging, leak, scale, streams, timing
 from harness.core import manifest
 
 BENCHES: dict[str, Callable[[Path], str]] = {
     "first request": first_request.measure,
     "judging": judging.measure,
+    "scale": scale.measure,
     "detection": detection.measure,
+    "client": client.measure,
+    "timing": timing.measure,
+    "streams": streams.measure,
+    "leak": leak.measure,
 }
 
 

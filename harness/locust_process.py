@@ -15,23 +15,39 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.core import clock, netns, proc, rundir, sutfile
+from harness.core.config import Scenario
 from harness.core.rundir import RunDir
+from harness.sut import ports
 
 CONTROL_ENV = "SQUALL_CONTROL_FD"
 STATUS_ENV = "SQUALL_STATUS_FD"
+WORKERS_S = 60  # until Locust gives up waiting for its workers
 GUARDED_ENV = "SQUALL_GUARDED"  # set: a guardian watches already
+
+
+def processes(scenario: Scenario) -> int:
+    """How many the scenario wants; 0 in it means one for each core, but none without a user."""
+    cores = len(os.sched_getaffinity(0))
+    users = cores if scenario.load.arrivals else sum(user.count for user in scenario.load.users)
+    return scenario.generator.processes or min(cores, users)
 
 
 class LocustProcess:
     """One headless Locust on a run directory."""
 
-    def __init__(self, run: RunDir, run_id: str) -> None:
+    def __init__(self, run: RunDir, run_id: str, processes: int = 1) -> None:
+        """With several `processes` one more is their master. Raises ProvisionError: no port is free."""
+        self._kept = contextlib.ExitStack()
         control_read, self._control = os.pipe()
         self._status, status_write = os.pipe()
         argv = [
             sys.executable, "-m", "locust", "-f", str(rundir.project_root() / "locustfile.py"), "--headless",
             "--run-dir", str(run.path), "--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO",
         ]  # fmt: skip
+        if processes > 1:
+            port = str(self._kept.enter_context(ports.reserved(1))[0])
+            argv += ["--processes", str(processes), "--expect-workers-max-wait", str(WORKERS_S)]
+            argv += ["--master-bind-host", ports.LOOPBACK, "--master-bind-port", port, "--master-port", port]
         env = {
             **os.environ,
             proc.RUN_ENV: run_id,
@@ -81,3 +97,4 @@ class LocustProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._kept.close()

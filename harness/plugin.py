@@ -1,4 +1,4 @@
-"""squall's listeners on Locust's events; everything they do is in session.py.
+"""squall's listeners on Locust's events; what they do is in session.py and, in workers, worker.py.
 
 Locust swallows exceptions of listeners, so each of ours is wrapped once here: logged, the run marked
 broken, exit code 4, stop.
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.core import phases, rundir
-from harness.core.errors import Exit, SquallError
+from harness.core import rundir
+from harness.core.errors import Exit, SquallError, UsageError
 from harness.session import Session
-from harness.traffic import open_loop
+from harness.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +39,15 @@ def add_arguments(parser: Any, **_: Any) -> None:
 
 
 def on_init(environment: Environment, **_: Any) -> None:
-    """Make the process's Session and hang it on the environment."""
+    """Make what squall is in this process and hang it on the environment."""
     options = environment.parsed_options
     assert options is not None
     try:
-        if not options.run_dir:
-            raise SquallError(
-                "--run-dir is missing: start a system with `squall up SCENARIO`, it prints the command"
-            )
-        if options.master or options.worker:
-            raise SquallError("several Locust processes: not in this version; run one process")
-        session = Session(environment, rundir.open_run(Path(options.run_dir)))
+        session = _worker(environment) if options.worker else _session(environment)
     except SquallError as error:
         log.error("%s", error)
         raise SystemExit(int(Exit.USAGE)) from None
     environment.squall = session
-    load = session.scenario.load
-    wanted = sum(phases.peak(load, user) for user in load.users) + open_loop.count(session.scenario)
-    options.num_users = options.num_users or wanted  # also what the web UI's form shows
-    options.spawn_rate = options.spawn_rate or wanted
     for event, listener in (
         (environment.events.test_start, session.start),
         (environment.events.test_stopping, session.heal),
@@ -67,8 +57,32 @@ def on_init(environment: Environment, **_: Any) -> None:
     ):
         event.add_listener(guarded(listener, session))
 
+    def on_user_error(exception: Exception, **_: Any) -> None:
+        session.broken(f"a user: {exception}")
 
-def guarded(listener: Callable[[], None], session: Session) -> Callable[..., None]:
+    environment.events.user_error.add_listener(on_user_error)
+
+
+def _session(environment: Environment) -> Session:
+    """Of a run with one process, or of the master of several. Raises UsageError."""
+    options = environment.parsed_options
+    if not options.run_dir:
+        raise UsageError(
+            "--run-dir is missing: start a system with `squall up SCENARIO`, it prints the command"
+        )
+    session = Session(environment, rundir.open_run(Path(options.run_dir)))
+    wanted = sum(user_class.fixed_count for user_class in environment.user_classes)
+    options.num_users = options.num_users or wanted  # also what the web UI's form shows
+    options.spawn_rate = options.spawn_rate or wanted
+    return session
+
+
+def _worker(environment: Environment) -> Worker:
+    """A worker's run directory, if any, only says that it may write into its master's."""
+    return Worker(environment, may_write=bool(environment.parsed_options.run_dir))
+
+
+def guarded(listener: Callable[[], None], session: Session | Worker) -> Callable[..., None]:
     """`listener` for Locust: takes its keyword arguments, never lets an exception vanish."""
 
     @functools.wraps(listener)

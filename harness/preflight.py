@@ -8,10 +8,10 @@ from pathlib import Path
 
 from faults import targets, timeline
 from harness import platforms
-from harness.core import arrivals, clock, config, lengths, phases, rundir
+from harness.core import arrivals, clock, config, lengths, phases, rundir, strict
 from harness.core.config import Scenario
 from harness.core.errors import ScenarioError, UsageError
-from harness.stats import metrics
+from harness.stats import metrics, runfacts, windows
 from harness.sut import launch
 from harness.traffic import prompts, replay
 from harness.traffic.reactor import native
@@ -31,9 +31,24 @@ def check(scenario: Scenario, file: str, baseline: Path | None = None) -> None:
     prompts.check(scenario, file)
     replay.check(scenario, file)
     fault_plan(scenario, file)
+    _comparison(scenario, file)
     if baseline is not None and not rundir.open_run(baseline).metrics.exists():
         raise UsageError(f"{baseline}: no metrics.json; --baseline takes the directory of a finished run")
     launch.preflight(scenario, file)
+
+
+def _comparison(scenario: Scenario, file: str) -> None:
+    """Refuse a `compare:` that no comparison of this scenario's runs could be made by."""
+    try:
+        plan = runfacts.plan_of(scenario)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+    for tested in plan.metrics:
+        if not windows.exists(scenario, tested.window) and scenario.faults:
+            raise ScenarioError(
+                file, "compare", f"{tested.window!r} is no window of this scenario",
+                strict.nearest(tested.window, windows.names(scenario)),
+            )  # fmt: skip
 
 
 def fault_plan(scenario: Scenario, file: str) -> timeline.Plan:
@@ -92,8 +107,12 @@ def _load_lines(scenario: Scenario) -> list[str]:
     lines = [
         f"load     {load.warmup_s:g} s warm-up, {load.duration_s:g} s, up to {load.drain_s:g} s drain, seed {scenario.seed}"
     ]
+    if (count := scenario.generator.processes) != 1:
+        lines.append(f"  from {count or 'as many'} processes{'' if count else ' as there are cores'}")
     if load.arrivals is not None:
-        lines.append(f"  arrivals {arrivals.shown(load.arrivals)}")
+        lines.append(
+            f"  arrivals {arrivals.shown(load.arrivals)}: {_expected(scenario)} in the measured part"
+        )
     lines += [_entry_line(user) for user in load.users]
     for span in phases.spans(load):
         counts = [
@@ -104,6 +123,16 @@ def _load_lines(scenario: Scenario) -> list[str]:
             f"  {span.start_s:8.3f} s  phase {span.phase.duration_s:g} s, {phases.label(span.phase)}{shown}"
         )
     return lines
+
+
+def _expected(scenario: Scenario) -> str:
+    """How many requests the open loop will send."""
+    load, rows = scenario.load, replay.rows(scenario, "scenario")
+    if rows is None:
+        rate = arrivals.Rate(load)
+        return f"about {rate.count(load.warmup_s + load.duration_s) - rate.count(load.warmup_s):.0f}"
+    due_s = (one.due_s - load.warmup_s for one in arrivals.schedule(load, scenario.seed, rows))
+    return str(sum(0 <= at_s < load.duration_s for at_s in due_s))
 
 
 def _entry_line(user: config.UserClass) -> str:

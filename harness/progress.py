@@ -53,8 +53,9 @@ class Progress:
 def status_line(s: dict[str, Any]) -> str:
     """One line: phase, time, users, requests, tokens/s, shed, failed, open faults."""
     faults = ", ".join(s["open_faults"]) or "none"
+    spread = f" in {s['processes']} processes" if s["processes"] > 1 else ""
     return (
-        f"{s['phase']:<8} {s['t_s']:5.0f}/{s['total_s']:.0f} s | users {s['users']} | requests {s['sent']} "
+        f"{s['phase']:<8} {s['t_s']:5.0f}/{s['total_s']:.0f} s | users {s['users']}{spread} | requests {s['sent']} "
         f"({s['in_flight']} open) | {s['tokens_per_s']:.0f} tokens/s | shed {s['shed']} | "
         f"failed {s['failed']} | cancelled {s['cancelled']} | faults: {faults}"
     )

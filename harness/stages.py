@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from faults import guardian, restore
 from faults import recover as recovery
-from harness import preflight
+from harness import locust_process, preflight
 from harness.core import config, ids, manifest, netns, proc, rundir, sutfile
 from harness.core.config import Scenario
 from harness.core.errors import Exit, InvalidRun, NotRestored, SquallError, UsageError
@@ -253,7 +253,7 @@ def _load(run: RunDir, scenario: Scenario, run_id: str, signals: Signals, progre
     """Run Locust to its end. True when it was interrupted."""
     load = scenario.load
     end_s = 2 * scenario.recover_timeout_s + END_MARGIN_S
-    locust = LocustProcess(run, run_id)
+    locust = LocustProcess(run, run_id, locust_process.processes(scenario))
     interrupted = False
     try:
         try:

@@ -342,6 +342,20 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
+class GeneratorProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several Locust processes. None: it didn't say. rows: records that it says it wrote."""
+
+    name: str
+    host: str = ""
+    sent: int | None = None
+    rows: int | None = None
+    send_lag_p99_ms: float | None = None
+    hub_lag_p99_ms: float | None = None
+    cpu_s: float | None = None
+    cpu_steal_ratio: float | None = None
+    clock_error_ms: float | None = None  # of its times, against the master's clock
+
+
 class ComparedMetric(msgspec.Struct, frozen=True, kw_only=True):
     """One judged metric. Ratios are of candidate/baseline - 1; margin_ratio and floor_ratio are for the worse.
 
@@ -434,6 +448,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     violations: list[Violation] = []
     known: list[Known] = []
     quality: list[Quality] = []
+    generators: list[GeneratorProcess] = []
     warnings: list[str] = []
     command: str = ""
     scenario_yaml: str = ""

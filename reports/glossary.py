@@ -49,7 +49,11 @@ ABOUT = {
     "send_lag_p99_ms": "How late requests were sent, against when they were due.",
     "hub_lag_p99_ms": "How late the generator's event loop woke up.",
     "coalesced_ratio": "Share of tokens that arrived together with others, so that their time is only bounded.",
+    "write_lag_p99_ms": "How long it took to send a request, connecting included.",
+    "cpu_steal_ratio": "Share of the machine's CPU time that its host gave to others.",
+    "processes": "Locust processes that the users were spread over.",
     "cpu_s": "CPU seconds that the generator used.",
+    "master_cpu_s": "CPU seconds of Locust's master, which has no users, beside its workers'.",
 }  # fmt: skip
 SERVICE = {
     "detect_s": "From effective to the first red probe of the target or its leaving the frontend's list.",

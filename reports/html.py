@@ -120,6 +120,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "words": COMPARED_WORDS,
         "losses": data.losses[:MAX_CARDS],
         "faults": data.faults[:MAX_CARDS],
+        "generators": data.generators[:MAX_CARDS],
         "windows": _windows(data),
         "scenario_yaml": text.shorten(data.scenario_yaml, MAX_YAML_CHARS),
         "word": text.status(data.verdict.status),

@@ -265,6 +265,14 @@ def _rest(data: ReportData) -> str:
              "" if one.limit is None else text.judged(one.ok, "✅ within", "❌ too slow")]
             for one in data.quality
         )))  # fmt: skip
+    if data.generators:
+        parts.append(table(["Process", "Host", ">Sent", ">Records", ">Send lag p99", ">Hub lag p99", ">CPU", ">Steal", ">Clock ±"], (
+            [plain(one.name), plain(one.host), text.count(one.sent), text.count(one.rows),
+             text.quantity(one.send_lag_p99_ms, "ms"), text.quantity(one.hub_lag_p99_ms, "ms"),
+             text.quantity(one.cpu_s, "s"), text.quantity(one.cpu_steal_ratio, "ratio"),
+             text.quantity(one.clock_error_ms, "ms")]
+            for one in data.generators[:MAX_ROWS]
+        )) + text.and_more(len(data.generators), MAX_ROWS))  # fmt: skip
     parts += (
         ["Warnings:\n\n" + "\n".join(f"- {plain(one)}" for one in data.warnings[:MAX_REASONS])]
         if data.warnings

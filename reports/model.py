@@ -19,9 +19,8 @@ from harness.core import config
 from harness.core.records import VIOLATIONS
 from harness.core.rundir import RunDir
 from harness.stats.analysis import Analysis, Delivery, GateResult
-from harness.stats.invariants import generator_figures
 from harness.stats.metrics import METRICS
-from reports import cards, glossary, text, timeline
+from reports import cards, glossary, quality, text, timeline
 from reports.data import (
     MAX_IDS,
     Account,
@@ -34,7 +33,6 @@ from reports.data import (
     Loss,
     MetricRow,
     Metrics,
-    Quality,
     ReportData,
     Run,
     Sent,
@@ -70,7 +68,8 @@ def build(run: RunDir, analysis: Analysis) -> ReportData:
                   reason=k.reason + (f" ({k.note})" if k.note else ""), expires=k.expires)
             for k in analysis.known
         ],
-        quality=_quality(analysis),
+        quality=quality.figures(analysis),
+        generators=quality.processes(manifest),
         warnings=list(analysis.warnings),
         command=command(manifest, analysis.data.scenario),
         scenario_yaml=scenario_yaml(analysis.data.scenario),
@@ -208,34 +207,6 @@ def _sent(analysis: Analysis, one: Delivery) -> Sent:
         held=one.held, ttft_p99_ms=_float(values.get("ttft_p99_ms")),
         ttft_p99_due_ms=_float(values.get("ttft_p99_due_ms")),
     )  # fmt: skip
-
-
-def _quality(analysis: Analysis) -> list[Quality]:
-    """The generator's figures against the scenario's limits."""
-    limits, said = analysis.data.scenario.generator, analysis.data.manifest.get("generator")
-    told: dict[str, Any] = {**(said if isinstance(said, dict) else {}), **generator_figures(analysis.data)}
-    known = {
-        "send_lag_p99_ms": ("ms", limits.send_lag_p99_ms), "hub_lag_p99_ms": ("ms", limits.hub_lag_p99_ms),
-        "coalesced_ratio": ("ratio", limits.coalesced_max_ratio), "cpu_s": ("s", None),
-    }  # fmt: skip
-    names = [*known, *sorted(name for name in told if name not in known)]
-    rows = []
-    for name in names:
-        unit, limit = known.get(name, (_unit(name), None))
-        value = told.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            if name not in known:
-                continue
-            value = None
-        ok = None if value is None or limit is None else value <= limit
-        rows.append(Quality(name=name, unit=unit, value=value, limit=limit, ok=ok,
-                            about=glossary.ABOUT.get(name, "")))  # fmt: skip
-    return rows
-
-
-def _unit(name: str) -> str:
-    end = name.rpartition("_")[2]
-    return end if end in ("ms", "s", "ratio") else "count"
 
 
 def command(manifest: Mapping[str, Any], scenario: config.Scenario) -> str:

@@ -35,6 +35,8 @@ def missing(marker: str) -> str | None:
         return "`{}` is missing: apt-get install {}".format(*planes.SERVERS[marker])
     if marker == "browser" and not shutil.which("chromium"):
         return "chromium is missing: apt-get install chromium"
+    if marker == "timens" and (why := clocks()):
+        return why
     if marker == "netns" and not shutil.which("nft", path=proc.SYSTEM_PATH):
         return "nft is missing: apt-get install nftables"
     if marker == "netns" and (why := netns.trial()):
@@ -46,7 +48,16 @@ def missing(marker: str) -> str | None:
     return None
 
 
-MARKERS = ("reactor", "sut", "browser", "netns", "netem", "cgroup", "etcd", "nats")
+def clocks() -> str | None:
+    """Why no process can have a clock of its own here, None when it can."""
+    try:
+        done = proc.run(["unshare", "--time", "--monotonic", "1000", "--", "true"])
+    except FileNotFoundError:
+        return "unshare is missing: apt-get install util-linux"
+    return f"time namespaces: {done.err.strip()}" if done.code else None
+
+
+MARKERS = ("reactor", "sut", "browser", "timens", "netns", "netem", "cgroup", "etcd", "nats")
 
 
 def need(marker: str) -> None:

@@ -23,6 +23,7 @@ from harness.traffic.context import LiveCounters, TrafficContext
 from harness.traffic.measure import Meter
 
 PROMPT_TOKENS = 40
+MARKS = 10  # how often memory is looked at, evenly over the requests
 asked = 0  # by all users
 
 
@@ -46,6 +47,11 @@ class ChatUser(User):  # type: ignore[misc]
         users.finish(self)
 
 
+def _rss_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
 def main() -> None:
     url, streams, tokens, place, engine = sys.argv[1], int(sys.argv[2]), int(sys.argv[4]), Path(sys.argv[5]), sys.argv[6]  # fmt: skip
     one = {"class": "ChatUser", "count": streams, "prompt_tokens": PROMPT_TOKENS, "output_tokens": tokens}
@@ -65,14 +71,18 @@ def main() -> None:
     environment.squall = SimpleNamespace(traffic=traffic)
     meter = Meter(traffic)
     runner.start(streams, spawn_rate=streams)
-    while asked < streams * int(sys.argv[3]):
+    wanted, rss_mib = streams * int(sys.argv[3]), []
+    while asked < wanted:
         traffic.engine.timer.wait_until(clock.now_ns() + 50 * clock.MS)
+        if asked * MARKS >= wanted * (len(rss_mib) + 1):
+            rss_mib.append(_rss_mib())
     runner.stop()
     generator = meter.end()
     rows = sink.close()
     live = traffic.live
     (place / "bench.json").write_text(json.dumps({
         "anchor_ns": anchor.mono_ns, "rows": rows, "sent": live.sent, "ok": live.ok, "generator": generator, "engine": traffic.engine.kind,
+        "rss_mib": rss_mib,
     }))  # fmt: skip
 
 

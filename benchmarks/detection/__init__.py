@@ -207,9 +207,8 @@ def beside(place: Path, seed: int) -> tuple[str, dict[str, tuple[float, float]]]
         nights = [_nights(law, few, rng, ttft) for ttft in (0.0, 0.0, 0.1)]
         rates = []
         for rule in rivals.RULES:
-            usual = [rule.strange(one, place) for one in nights[1:]]
-            tuned = rivals.CALIBRATED_OTAVA if rule.name.startswith("otava") else rule.strange
-            at = [tuned(one, place) for one in nights]
+            at = [(rule.tuned or rule.strange)(one, place) for one in nights]
+            usual = [rule.strange(one, place) for one in nights[1:]] if rule.tuned else at[1:]
             limit = float(np.quantile(at[0], 1 - LEVEL))
             used = [float((one > rule.usual).mean()) for one in usual]
             equal = [float((one > limit).mean()) for one in at[1:]]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = check_load.NAME_LENGTH
 NO_ENGINE = frozenset({"frontend", "etcd", "nats"})  # roles without a KV cache and streams of their own
+MAX_PROCESSES = 256
 
 
 class Need(Protocol):
@@ -43,6 +44,7 @@ def check(s: Scenario, file: str) -> None:
     for path, seconds in (("recover_timeout_s", s.recover_timeout_s), ("slo.ttft_ms", s.slo.ttft_ms),
                           ("slo.itl_ms", s.slo.itl_ms)):  # fmt: skip
         need(seconds > 0, path, f"must be above 0, got {seconds}", "the unit is in the key's name")
+    _processes(s, need)
     least = s.generator.delivered_min_ratio
     need(
         0 <= least <= 1,
@@ -63,6 +65,14 @@ def check(s: Scenario, file: str) -> None:
              strict.nearest(known.violation, VIOLATIONS))  # fmt: skip
         need(known.max_count is None or known.max_count >= 1, f"known[{n}].max_count", f"got {known.max_count}",
              "1 or more; remove the entry to allow none")  # fmt: skip
+
+
+def _processes(s: Scenario, need: Need) -> None:
+    count, users = s.generator.processes, sum(user.count for user in s.load.users)
+    need(0 <= count <= MAX_PROCESSES, "generator.processes", f"got {count}",
+         f"1 to {MAX_PROCESSES}, or 0 for one on each core")  # fmt: skip
+    need(count <= users or s.load.arrivals is not None, "generator.processes",
+         f"{count} for {users} users: some would have none", f"at most {users}")  # fmt: skip
 
 
 def _sut(sut: Sut, need: Need) -> None:

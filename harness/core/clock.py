@@ -7,10 +7,12 @@ guardian uses it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 NS = 1_000_000_000
 MS = 1_000_000
@@ -31,6 +33,19 @@ class Anchor:
 def anchor_now() -> Anchor:
     """An anchor at this instant."""
     return Anchor(mono_ns=time.monotonic_ns(), wall_ns=time.time_ns())
+
+
+def identity() -> str:
+    """Names the CLOCK_MONOTONIC that this process reads: equal for processes of one host, in one boot.
+
+    A time namespace (time_namespaces(7)) has a clock of its own.
+    """
+    return f"{boot_id()}/{os.readlink('/proc/self/ns/time')}"
+
+
+def boot_id() -> str:
+    """Names this host, since it was started."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def now_ns() -> int:

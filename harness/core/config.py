@@ -216,7 +216,8 @@ class Generator(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     send_lag_p99_ms: float = 20
     hub_lag_p99_ms: float = 50
     coalesced_max_ratio: float = 0.01
-    delivered_min_ratio: float = 0.95  # of the arrivals, or of the users, that were asked for
+    delivered_min_ratio: float = 0.9  # of the arrivals, or of the users, that were asked for
+    processes: int = 1  # Locust processes that the users are spread over; 0 = one for each core
 
 
 class Select(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -339,7 +340,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     compare: Compare = Compare()
 
 
-LATER_IN_GENERATOR: dict[str, Any] = {"delivered_min_ratio": 0.95}
+LATER_IN_GENERATOR: dict[str, Any] = {"delivered_min_ratio": 0.9, "processes": 1}
 LATER_IN_PHASE: dict[str, Any] = {"rate_ratio": 1.0}
 LATER_IN_STEP = {"when": None, "phase": None}
 LATER_IN_LOAD: dict[str, Any] = {"phases": [], "arrivals": None}

@@ -30,7 +30,7 @@ def create(run: RunDir, scenario: config.Scenario, run_id: str, command: list[st
         "scenario": scenario.name,
         "trace_sha256": config.trace_sha256(scenario),
         "config_sha256": config.config_sha256(scenario),
-        "squall_version": importlib.metadata.version("squall-harness"),
+        "squall_version": version(),
         "sut_version": scenario.sut.dynamo or "outside",
         "fingerprint": print_of_host,
         "fingerprint_class": fingerprint_class(print_of_host),
@@ -44,6 +44,11 @@ def create(run: RunDir, scenario: config.Scenario, run_id: str, command: list[st
     }
     rundir.write_json(run.manifest, manifest)
     return manifest
+
+
+def version() -> str:
+    """squall's own."""
+    return importlib.metadata.version("squall-harness")
 
 
 def read(run: RunDir) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The guardian uses this module too, so it must stay importable without any instal
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # 
 
 
 PIPE = subprocess.PIPE
+_PR_SET_PDEATHSIG = 1
 _EXEC_LOOKS, _EXEC_LOOK_S = 10, 0.001  # an execve needs microseconds, unless the CPU is taken away in it
 
 
@@ -69,6 +71,11 @@ def leads(who: Identity) -> bool:
         return alive(who) and os.getsid(who.pid) == who.pid
     except ProcessLookupError:
         return False
+
+
+def die_with_parent() -> None:
+    """From now on the kernel kills this process when its parent ends (PR_SET_PDEATHSIG, prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def send(who: Identity, sig: signal.Signals) -> bool:

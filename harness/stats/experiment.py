@@ -6,7 +6,6 @@ to its arms and to how fast it was. Nothing depends on the order in which runs a
 
 from __future__ import annotations
 
-import itertools
 import math
 import multiprocessing
 import os
@@ -14,6 +13,8 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -84,7 +85,11 @@ def find(paths: Iterable[Path]) -> list[RunDir]:
             found.append(rundir.open_run(path))
             continue
         children = sorted(path.iterdir()) if path.is_dir() else []
-        runs = [RunDir(one.resolve()) for one in children if (one / "manifest.json").exists()]
+        runs = [
+            RunDir(one.resolve())
+            for one in children
+            if (one / "manifest.json").exists() and not one.is_symlink()
+        ]
         if not runs and not (path.is_dir() and expfile.exists(path)):
             raise UsageError(
                 f"{path}: neither a run directory nor one that holds runs; name runs or an experiment"
@@ -296,15 +301,24 @@ def _unequal(
 
 def _clock(runs: Sequence[RunFacts]) -> list[str]:
     """Runs follow each other by slot; one that began before its predecessor had another clock."""
-    timed = [run for run in runs if isinstance(run.slot, int) and run.started_at]
-    timed.sort(key=lambda run: (run.experiment_id, run.slot))
-    for before, after in itertools.pairwise(timed):
-        if after.experiment_id == before.experiment_id and after.started_at < before.started_at:
+    timed = [(run, began) for run in runs if isinstance(run.slot, int) and (began := _began(run)) is not None]
+    timed.sort(key=lambda one: (one[0].experiment_id, one[0].slot))
+    for (before, earlier), (after, later) in pairwise(timed):
+        if after.experiment_id == before.experiment_id and later < earlier:
             return [
                 f"run {after.run_id}: started_at {after.started_at} is before that of slot {before.slot} "
                 f"({before.started_at}): a clock went backwards; run the experiment again"
             ]
     return []
+
+
+def _began(run: RunFacts) -> datetime | None:
+    """When a run began, by its manifest; without a zone it is UTC."""
+    try:
+        when = datetime.fromisoformat(run.started_at)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _pairs(runs: Sequence[RunFacts]) -> tuple[PairRuns, ...]:

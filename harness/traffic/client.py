@@ -108,7 +108,7 @@ class Client:
                 call()
             if self._fresh is planned:  # nothing was sent (refused), so the next one isn't planned yet
                 self._fresh = self._plan()
-            traffic.lag.sent(max(due_ns, ready_ns), one.start_ns)
+            traffic.lag.sent(max(due_ns, ready_ns), one.start_ns, one.sent_ns)
             self.due_ns = one.over_ns() + self._pause_ns(one, planned)
             traffic.engine.defer(partial(self._conclude, one, reader, planned, want, due_ns))
 

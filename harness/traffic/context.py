@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sized
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.core.clock import Anchor
 from harness.core.config import Scenario, UserClass
@@ -14,6 +15,7 @@ from harness.traffic.engine import HubEngine, choose
 from harness.traffic.exchange import Exchange
 from harness.traffic.lag import Lag
 from harness.traffic.retry import Budget
+from harness.traffic.totals import Totals
 
 
 @dataclass
@@ -37,6 +39,13 @@ class LiveCounters:
     def tokens(self) -> int:
         return self.tokens_done + sum(_pieces(one.pieces) for one in list(self.open))
 
+    def totals(self) -> Totals:
+        """What stands in them now."""
+        return Totals(
+            sent=self.sent, ok=self.ok, shed=self.shed, cancelled=self.cancelled, failed=self.failed,
+            tokens=self.tokens, in_flight=self.in_flight,
+        )  # fmt: skip
+
     def started(self) -> None:
         self.sent += 1
 
@@ -56,9 +65,17 @@ def _pieces(pieces: Sized) -> int:
     return max(0, len(pieces) - 1)  # one piece a token, about, after the head
 
 
+class Numbers(Protocol):
+    """Gives users their numbers, each once in a run, whatever process they live in."""
+
+    def next(self, user_class: str) -> int:
+        """0, 1, 2, ... for each class; a greenlet may have to wait for it. Raises RuntimeError."""
+        ...
+
+
 @dataclass
 class Numbering:
-    """Gives users numbers that no other process gives."""
+    """The numbers of a run, where they are counted."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -84,7 +101,7 @@ class TrafficContext:
     headers: dict[str, str]
     engine: HubEngine = field(init=False)
     lag: Lag = field(default_factory=Lag)
-    numbering: Numbering = field(default_factory=Numbering)
+    numbering: Numbers = field(default_factory=Numbering)
     budgets: dict[str, Budget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

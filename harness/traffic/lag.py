@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 
-from harness.core import clock
+from harness.core import clock, hostcpu
 from harness.traffic.timer import TimerFd
 from harness.traffic.transcript import Findings
 
@@ -30,9 +30,10 @@ class Lag:
     def reset(self) -> None:
         """Forget what was counted so far; the heartbeat goes on."""
         self.send_ns = array("q")  # t_start - t_due of every request
+        self.write_ns = array("q")  # from t_start until its bytes were with the kernel; connecting included
         self.beat_ns = array("q")  # lateness of every heartbeat of the hub
         self.chunks = self.coalesced = self.coalesced_late = 0
-        self._began_cpu_s = clock.cpu_s()
+        self._began_cpu_s, self._began_ticks = clock.cpu_s(), hostcpu.ticks()
 
     def start(self) -> None:
         """Begin the heartbeat: a timerfd, each 5 ms on an absolute grid."""
@@ -57,9 +58,11 @@ class Lag:
             self._fd.close()
             self._fd = None
 
-    def sent(self, due_ns: int, start_ns: int) -> None:
-        """A request that should have gone out at `due_ns` went out at `start_ns`."""
+    def sent(self, due_ns: int, start_ns: int, sent_ns: int) -> None:
+        """A request that should have gone out at `due_ns` was begun at `start_ns`; sent_ns 0: never sent."""
         self.send_ns.append(start_ns - due_ns)
+        if sent_ns:
+            self.write_ns.append(sent_ns - start_ns)
 
     def answered(self, found: Findings) -> None:
         """An answer's chunks with tokens, and those that arrived together."""
@@ -68,17 +71,20 @@ class Lag:
         self.coalesced_late += found.coalesced_late
 
     def result(self) -> dict[str, float | None]:
-        """The manifest's `generator`. coalesced_ratio: chunks whose time may be off by more than 5 ms,
-        which is what the scenario limits; coalesced_any_ratio: all that arrived with another. None:
-        nothing was measured."""
+        """The manifest's `generator`. send_lag: due to begun; write_lag: begun to sent. coalesced_ratio:
+        chunks whose time may be off by more than 5 ms, which is what the scenario limits;
+        coalesced_any_ratio: all that arrived with another. None: nothing was measured."""
         return {
             "send_lag_p99_ms": _p99_ms(self.send_ns),
             "send_lag_max_ms": _ms(max(self.send_ns, default=None)),
+            "write_lag_p99_ms": _p99_ms(self.write_ns),
             "hub_lag_p99_ms": _p99_ms(self.beat_ns),
             "hub_lag_max_ms": _ms(max(self.beat_ns, default=None)),
             "coalesced_ratio": self.coalesced_late / self.chunks if self.chunks else None,
             "coalesced_any_ratio": self.coalesced / self.chunks if self.chunks else None,
+            "chunks": self.chunks,
             "cpu_s": clock.cpu_s() - self._began_cpu_s,
+            "cpu_steal_ratio": hostcpu.steal_ratio(self._began_ticks, hostcpu.ticks()),
         }
 
 

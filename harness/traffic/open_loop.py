@@ -14,17 +14,17 @@ from harness.traffic.users import drain_at_ns, report
 NAME = "ArrivalUser"
 
 
-def configure(environment: Any, scenario: Scenario) -> None:
-    """One in all when there are arrivals, else none."""
+def configure(environment: Any, scenario: Scenario, processes: int = 1) -> None:
+    """One for each process when there are arrivals, else none."""
     for user_class in environment.user_classes:
         if user_class.__name__ == NAME:
-            user_class.fixed_count = count(scenario)
+            user_class.fixed_count = count(scenario, processes)
             user_class.weight = 0
 
 
-def count(scenario: Scenario) -> int:
+def count(scenario: Scenario, processes: int = 1) -> int:
     """How many of Locust's users it takes."""
-    return int(scenario.load.arrivals is not None)
+    return 0 if scenario.load.arrivals is None else processes
 
 
 class ArrivalUser(User):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class ArrivalUser(User):  # type: ignore[misc]
         traffic: TrafficContext | None = self.environment.squall.traffic
         if traffic is None:
             raise RuntimeError("a user started outside a test: test_start has made no TrafficContext")
-        shares = max(1, type(self).fixed_count)
+        shares = traffic.worker_count
         index = traffic.numbering.next(NAME) % shares
         self.squall_dispatcher = Dispatcher(traffic, index, shares, lambda record: report(self, record))
 

@@ -52,7 +52,7 @@ def start(user: Any) -> None:
     if traffic is None:
         raise RuntimeError("a user started outside a test: test_start has made no TrafficContext")
     name = type(user).__name__
-    slot = traffic.numbering.next(name) * traffic.worker_count + traffic.worker_index
+    slot = traffic.numbering.next(name)
     number = slot * len(CLASSES) + CLASSES.index(name)
     spec, user.squall_rank = entry(traffic.scenario, name, slot)
     user.squall_client = Client(traffic, spec, number, lambda record: report(user, record))

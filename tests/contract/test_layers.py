@@ -26,6 +26,12 @@ LAYERS: dict[str, int] = {
     "harness.observer": 4,
     "harness.locust_process": 4,
     "harness.session": 4,
+    "harness.faulting": 4,
+    "harness.fleet": 4,
+    "harness.generator": 4,
+    "harness.member": 4,
+    "harness.messages": 4,
+    "harness.worker": 4,
     "harness.plugin": 4,
     "harness.webui": 4,
     "reports": 4,
@@ -52,7 +58,10 @@ LAYERS: dict[str, int] = {
     "locustfile": 6,
 }
 LOCUST = {"locust", "gevent", "geventhttpclient", "requests", "greenlet", "zmq", "flask"}
-MAY_KNOW_LOCUST = {"harness.traffic", "harness.session", "harness.plugin", "harness.webui", "locustfile"}
+MAY_KNOW_LOCUST = {
+    "harness.traffic", "harness.session", "harness.plugin", "harness.webui", "harness.faulting",
+    "harness.fleet", "harness.generator", "harness.worker", "locustfile",
+}  # fmt: skip
 STRANGERS = {  # who may not know whom, although the layers would allow it
     "harness.traffic": ("faults", "harness.platforms", "harness.stats"),
     "harness.platforms": ("faults.timeline", "faults.scheduler"),

@@ -22,6 +22,7 @@ SHORT = (
     "gates=[{metric: ttft_p50_ms, window: steady, max: 2000}]",
     # Tests run beside others on few cores: how late the generator is says nothing here.
     "generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1",
+    "generator.delivered_min_ratio=0",
 )  # fmt: skip
 NO_FAULTS = ("faults=[]", "load.duration_s=6")
 

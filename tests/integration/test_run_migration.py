@@ -34,7 +34,7 @@ def killed(out: Path, limit: int, kills: int, *more: str) -> tuple[Done, Analysi
         out, f"load.users=[{users}]", f"faults=[{faults}]", "gates=[]", f"sut.migration_limit={limit}",
         "load.warmup_s=1", f"load.duration_s={lasts_s}", "load.drain_s=1", "load.timeout_s=120",
         "sut.engine_options.itl_ms=20", "overload_codes=[529]", "recover_timeout_s=8",
-        "generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1", *more,
+        "generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1", "generator.delivered_min_ratio=0", *more,
     )  # fmt: skip
     return done, analyse.analyse(RunDir(done.dir))
 

@@ -263,6 +263,7 @@ def shows(tmp_path: Path, name: str, more: list[str], finding: Finding) -> None:
         "generator.send_lag_p99_ms=5000",
         "generator.hub_lag_p99_ms=5000",
         "generator.coalesced_max_ratio=1",
+        "generator.delivered_min_ratio=0",
     ]
     done = run(tmp_path / "run", *more, *calm, scenario=SCENARIOS[name])
     verdict = done.json("verdict.json")

@@ -18,6 +18,7 @@ from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir, project_root
 from harness.stats import analyse
 
+pytestmark = pytest.mark.timeout(180)  # ten pairs, each written, judged and rendered
 QUICKSTART = project_root() / "configs" / "scenarios" / "quickstart.yaml"
 SETS = [
     "faults=[{id: kill, fault: process.kill, select: {role: worker}, at_s: 15, restart_after_s: 2}]", "gates=[]",
@@ -123,6 +124,7 @@ def test_it_stops_at_the_first_look_that_decides(bench: Bench) -> None:
     assert (bench.out / "report" / "junit.xml").exists() and bench.archive.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [Truth(noise=0.3)], indirect=True)
 def test_noise_goes_to_the_last_look_and_strict_makes_it_fail(bench: Bench) -> None:
     assert bench() == 3
@@ -131,6 +133,7 @@ def test_noise_goes_to_the_last_look_and_strict_makes_it_fail(bench: Bench) -> N
     assert len(bench.ran) == 20 and bench.verdict["exit_code"] == 3
 
 
+@pytest.mark.slow
 def test_a_fixed_number_is_one_look(bench: Bench) -> None:
     assert bench("--pairs", "4") == 0
     assert len(bench.file.pairs) == 4 == bench.verdict["pairs_used"]
@@ -176,6 +179,7 @@ def test_an_interrupt_keeps_what_is_whole(bench: Bench, capsys: pytest.CaptureFi
     assert bench("--pairs", "3") == 0
 
 
+@pytest.mark.slow
 def test_what_is_left_behind_stops_it(bench: Bench) -> None:
     bench.before = lambda pair, arm: int(Exit.NOT_RESTORED) if pair == 2 else None
     assert bench() == 5
@@ -193,6 +197,7 @@ def late(pairs: set[int]) -> Callable[[int, str, RunDir], None]:
     return spoil
 
 
+@pytest.mark.slow
 def test_a_dropped_pair_is_run_again_as_another(bench: Bench) -> None:
     bench.spoil = late({2})
     assert bench("--pairs", "3") == 0
@@ -202,6 +207,7 @@ def test_a_dropped_pair_is_run_again_as_another(bench: Bench) -> None:
     assert bench.verdict["dropped"][0]["pair_id"] == 2 and bench.verdict["pairs_used"] == 3
 
 
+@pytest.mark.slow
 def test_after_two_reruns_it_gives_up(bench: Bench) -> None:
     bench.spoil = late({1, 2, 3, 4, 5, 6})
     assert bench("--pairs", "3") == 4
@@ -209,6 +215,7 @@ def test_after_two_reruns_it_gives_up(bench: Bench) -> None:
     assert not bench.archive.exists()
 
 
+@pytest.mark.slow
 def test_a_system_that_does_not_come_up_drops_its_pair(bench: Bench) -> None:
     def broken(pair: int, arm: str) -> None:
         if pair == 2 and arm == "B":
@@ -246,6 +253,7 @@ def test_a_breach_of_the_candidate_ends_it_at_once(bench: Bench) -> None:
     assert len(bench.file.pairs) == 1 and bench.verdict["status"] == "fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "piece"),
     [
@@ -273,6 +281,7 @@ def test_a_directory_with_something_else_is_refused(bench: Bench) -> None:
     assert bench() == 2 and bench.ran == []
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_says_the_same_again(bench: Bench) -> None:
     assert bench("--pairs", "3") == 0
     before, ran = (bench.out / "verdict.json").read_bytes(), list(bench.ran)

@@ -7,7 +7,7 @@ import io
 from harness.progress import Progress, status_line
 
 STATUS = {
-    "phase": "load", "t_s": 12.3, "total_s": 65.0, "users": 24, "sent": 100, "in_flight": 20, "shed": 1, "failed": 2,
+    "phase": "load", "t_s": 12.3, "total_s": 65.0, "users": 24, "processes": 1, "sent": 100, "in_flight": 20, "shed": 1, "failed": 2,
     "cancelled": 3, "tokens_per_s": 1234.5, "open_faults": ["kill"],
 }  # fmt: skip
 

@@ -93,7 +93,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (s.seed, s.overload_codes, s.recover_timeout_s) == (1, [503, 529], 15)
     assert (s.load.warmup_s, s.load.drain_s, s.load.timeout_s) == (5, 15, 30)
     assert (s.slo.ttft_ms, s.slo.itl_ms) == (500, 100)
-    assert s.generator == config.Generator("auto", 20, 50, 0.01)
+    assert s.generator == config.Generator("auto", 20, 50, 0.01, 0.95, 1)
     assert (s.sut.workers, s.sut.frontends, s.sut.migration_limit, s.sut.engine, s.sut.platform) == (
         2,
         1,
@@ -186,6 +186,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         ("overload_codes=[200]", "overload_codes[0]", "no HTTP error"),
         ("recover_timeout_s=0", "recover_timeout_s", "above 0"),
         ("generator.engine=c", "generator.engine", "Invalid enum value"),
+        ("generator.processes=-1", "generator.processes", "0 for one on each core"),
+        ("generator.processes=257", "generator.processes", "1 to 256"),
+        ("generator.processes=25", "generator.processes", "25 for 24 users: some would have none"),
+        ("generator.processes=auto", "generator.processes", "Expected `int`"),
         ("faults={}", "faults", "must be a list"),
         ("faults=[kill]", "faults[0]", "must be a mapping"),
         ("faults.0.id=pause", "faults[1].id", "used twice"),
@@ -300,6 +304,14 @@ def test_hashes_change_with_what_they_are_of() -> None:
     assert len({config.config_sha256(x) for x in [s, *other]}) == 5
     assert config.trace_sha256(build(name="o", sut__workers="5", slo__itl_ms="50")) == config.trace_sha256(s)
     assert len({config.trace_sha256(x) for x in (s, build(seed="8"), build(load__users__0__count="3"))}) == 3
+    spread = build(generator__processes="2")
+    assert (
+        config.config_sha256(spread)
+        != config.config_sha256(s)
+        == config.config_sha256(build(generator__processes="1"))
+    )
+    assert config.trace_sha256(spread) == config.trace_sha256(s), "the same requests, from wherever"
+    assert config.build(strict.parse_yaml(config.to_yaml(spread), "f"), "f") == spread
     explicit = build(LEAST, recover_timeout_s="15.0")
     assert config.config_sha256(explicit) == config.config_sha256(build(LEAST))  # a default written out
 

@@ -77,6 +77,30 @@ def test_a_page_without_plots_is_quiet_too(chromium: Any, tmp_path: Path) -> Non
     assert opened.requests == [path.as_uri()] and opened.complaints == []
 
 
+@pytest.mark.parametrize("kind", ["regression", "undecided", "hostile_experiment"])
+@pytest.mark.parametrize("width", [800, 1280])
+def test_a_comparison_is_drawn_and_quiet(chromium: Any, tmp_path: Path, kind: str, width: int) -> None:
+    path = write(tmp_path, kind)
+    opened = Opened(chromium, path)
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    assert opened.requests == [path.as_uri()] and opened.complaints == []
+    boxes = opened.page.evaluate(
+        "() => [...document.querySelectorAll('.forest circle, .cells circle')].map(c => c.getBoundingClientRect().width)"
+    )
+    assert boxes and all(box > 2 for box in boxes)
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    if kind == "regression":
+        good, bad = (
+            opened.page.evaluate(
+                f"() => getComputedStyle(document.querySelector('.forest .{tone} circle')).fill"
+            )
+            for tone in ("good", "bad")
+        )
+        assert good != bad
+        marks = opened.page.locator(".forest g").count()
+        assert marks == 6 and opened.page.locator(".compared tbody tr").count() == 8
+
+
 def test_what_the_page_asks_for_would_be_seen(chromium: Any, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text("<script>document.title=no_such_name</script><img src='other.png'>")

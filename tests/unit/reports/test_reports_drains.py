@@ -71,6 +71,8 @@ def test_other_faults_and_lines_are_no_drain() -> None:
 
 def test_every_report_shows_the_table_and_escapes_it() -> None:
     for name, render in RENDERERS.items():
+        if name == "junit":  # cases with a result, no tables
+            continue
         page = render(next(iter(report_data.ALL.values()))())
         assert "no longer listed" in page and "grace period of 5 s" in page, name
         assert name == "json" or "<b>frontend-2</b>" not in page, name

@@ -165,6 +165,29 @@ def test_unknown_generator_figures_are_unknown(tmp_path: Path) -> None:
     assert rows["hub_lag_p99_ms"].value is None and rows["hub_lag_p99_ms"].ok is None
 
 
+def test_each_process_of_the_generator_is_a_row_and_silence_is_unknown(tmp_path: Path) -> None:
+    parts = make_run.plain_parts([make_run.record(6)])
+    told = {
+        "worker_index": 0,
+        "host": "a",
+        "sent": 5,
+        "rows": 5,
+        "hub_lag_p99_ms": 1.5,
+        "clock_error_ns": 2_000_000,
+    }
+    parts.manifest = {
+        "generator": {"hub_lag_p99_ms": 1.5, "processes": 2, "workers": [told, {"worker_index": 1}]}
+    }
+    data = report(tmp_path, parts)
+    first, second = data.generators
+    assert (first.name, first.rows, first.hub_lag_p99_ms, first.clock_error_ms) == ("worker 0", 5, 1.5, 2)
+    assert (second.name, second.rows, second.hub_lag_p99_ms) == ("worker 1", None, None)
+    assert "workers" not in {row.name for row in data.quality}
+    assert "| worker 1 |" in markdown.render(data)
+    parts.manifest = {"generator": {"hub_lag_p99_ms": 1.5, "processes": 1}}
+    assert report(tmp_path, parts).generators == []
+
+
 def test_write_all_writes_the_four_files(tmp_path: Path) -> None:
     run = make_run.write_run(tmp_path, make_run.plain_parts([make_run.record(n) for n in range(30)]))
     data = model.build(run, analyse.analyse(run))

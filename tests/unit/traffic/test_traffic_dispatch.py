@@ -14,6 +14,7 @@ from test_traffic_users import SHORT, STALL, run, sound
 from traffic_server import HEAD, ScriptedServer, Step, chunked
 
 from harness.core import arrivals, config, proc, rundir
+from harness.traffic.engine import Kind
 
 QUICK: list[Step] = [HEAD, *chunked(*witness((1, 2), 5))]
 SHED: list[Step] = [b"HTTP/1.1 529 Overloaded\r\nContent-Length: 0\r\n\r\n"]
@@ -36,10 +37,10 @@ def scheduled(until_s: float, users: list[dict[str, Any]], **load: Any) -> list[
     return found
 
 
-def test_a_server_that_hangs_slows_nothing_down() -> None:
+def test_a_server_that_hangs_slows_nothing_down(kind: Kind) -> None:
     load = {"arrivals": {"process": "poisson", "rate_per_s": 40}, "warmup_s": 0}
     with ScriptedServer([STALL]) as server:
-        result = run(server.url, ONE, 1.0, **load)
+        result = run(server.url, ONE, 1.0, engine=kind, **load)
     sound(result)
     found = due_s(result["records"])
     assert len(found) > 20 and {one["outcome"] for one in result["records"]} == {"timed_out"}
@@ -47,11 +48,11 @@ def test_a_server_that_hangs_slows_nothing_down() -> None:
     assert len({one["user"] for one in result["records"]}) == len(found)
 
 
-def test_over_its_limit_requests_wait_on_record() -> None:
+def test_over_its_limit_requests_wait_on_record(kind: Kind) -> None:
     slow: list[Step] = [HEAD, 0.2, *chunked(*witness((1, 2), 5))]
     arrive = {"process": "constant", "rate_per_s": 30, "max_in_flight": 2}
     with ScriptedServer([slow]) as server:
-        result = run(server.url, ONE, 1.0, arrivals=arrive, warmup_s=0)
+        result = run(server.url, ONE, 1.0, engine=kind, arrivals=arrive, warmup_s=0)
     sound(result)
     records = sorted(result["records"], key=lambda one: one["t_start_ns"])
     assert due_s(records) == pytest.approx([(n + 0.5) / 30 for n in range(len(records))], abs=1e-6)
@@ -86,19 +87,26 @@ def test_users_by_count_and_by_weight_go_together() -> None:
     assert {one["user_class"] for one in result["records"]} == {"ChatUser", "CompletionUser"}
 
 
-def test_a_kill_loses_no_record() -> None:
+def test_a_kill_loses_no_record(kind: Kind) -> None:
     with ScriptedServer([STALL]) as server:
         result = run(
-            server.url, ONE, 0.6, "kill", arrivals={"process": "constant", "rate_per_s": 20}, warmup_s=0
+            server.url, ONE, 0.6, "kill", kind, arrivals={"process": "constant", "rate_per_s": 20}, warmup_s=0
         )
     sound(result)
     assert {one["outcome"] for one in result["records"]} == {"timed_out"} and len(result["records"]) >= 5
 
 
-def test_attempts_are_linked_and_all_are_counted() -> None:
+def test_attempts_are_linked_and_all_are_counted(kind: Kind) -> None:
     users = [{**ONE[0], "retry": {"max_attempts": 3, "base_s": 0.01, "cap_s": 0.02}}]
     with ScriptedServer([SHED]) as server:
-        result = run(server.url, users, 1.0, arrivals={"process": "constant", "rate_per_s": 20}, warmup_s=0)
+        result = run(
+            server.url,
+            users,
+            1.0,
+            engine=kind,
+            arrivals={"process": "constant", "rate_per_s": 20},
+            warmup_s=0,
+        )
     sound(result)
     by_id = {one["request_id"]: one for one in result["records"]}
     for one in result["records"]:

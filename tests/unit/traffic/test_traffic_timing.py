@@ -151,12 +151,16 @@ def test_a_blocked_hub_shows_with_every_beat() -> None:
 
 def test_lag_result() -> None:
     lag = Lag()
-    assert lag.result() | {"cpu_s": 0} == dict.fromkeys(lag.result()) | {"cpu_s": 0}  # nothing measured: None
+    nothing = {"cpu_s": 0, "chunks": 0, "cpu_steal_ratio": None}
+    assert lag.result() | nothing == dict.fromkeys(lag.result()) | nothing  # nothing measured: None
     values = [int(ns) for ns in np.random.default_rng(1).integers(0, 10**9, 257)]
     for value in values:
-        lag.sent(1000, 1000 + value)
+        lag.sent(1000, 1000 + value, 3000 + value)
+    lag.sent(1000, 1000, 0)  # refused: nothing was sent, so there is no time that it took
+    lag.send_ns.pop()
     lag.answered(Findings(token_events=80, coalesced=4, coalesced_late=2))
     lag.answered(Findings(token_events=20))
     result = lag.result()
     assert result["send_lag_p99_ms"] == pytest.approx(np.percentile(values, 99) / 1e6)
+    assert (result["write_lag_p99_ms"], result["chunks"]) == (0.002, 100)
     assert (result["coalesced_ratio"], result["coalesced_any_ratio"]) == (0.02, 0.04)

@@ -16,9 +16,15 @@ HERE = Path(__file__).parent
 
 
 def run(
-    url: str, users: list[dict[str, Any]], run_s: float = 1.0, how: str = "stop", **load: Any
+    url: str,
+    users: list[dict[str, Any]],
+    run_s: float = 1.0,
+    how: str = "stop",
+    engine: str = "auto",
+    **load: Any,
 ) -> dict[str, Any]:
     scenario = {"schema": 1, "name": "t", "sut": {"dynamo": "1.6.1"}, "overload_codes": [529],
+                "generator": {"engine": engine},
                 "load": {"duration_s": 1, "drain_s": 0.5, "users": users, **load}}  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(rundir.project_root())}
     done = proc.run(

@@ -1,0 +1,46 @@
+"""How wrong a client's times are, against the server's own: both engines and the floor, streams at random
+phases and all in step. Whole microseconds, as records have them; arrival itself takes some three.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import client, errors, ground
+from benchmarks.ground import Load
+
+LOADS = (
+    Load(streams=50, tokens=200), Load(streams=50, tokens=200, step=True), Load(streams=200, tokens=200),
+    Load(streams=200, tokens=200, step=True), Load(streams=1000, tokens=80, gap_ms=50.0),
+    Load(streams=1000, tokens=80, gap_ms=50.0, step=True),
+)  # fmt: skip
+CLIENTS = ("floor (C, epoll, recv, clock)", "squall, reactor", "squall, hub")
+
+
+def measure(place: Path) -> str:
+    """The table, as text."""
+    why = ground.build(place)
+    if why is not None:
+        return f"skipped: {why}"
+    lines = [
+        "microseconds, p50/p99/p99.9/max; `flagged`: requests that say that tokens arrived together and how far their "
+        "times may be off; `unflagged max`: the largest gap error of the others",
+        f"{'streams':<16} {'client':<31} {'TTFT error':<30} {'gap error':<30} {'flagged':>8} {'unflagged max':>14} {'missing':>8}",
+    ]  # fmt: skip
+    for number, load in enumerate(LOADS):
+        for name in CLIENTS:
+            out = place / f"timing-{number}-{CLIENTS.index(name)}"
+            measured = ground.measure(place, load, client.CLIENTS[name](load, out))
+            seen = client.seen(name, out, load.tokens)
+            found = errors.compare(seen, measured.truth)
+            flagged = sum(1 for one in seen if one.flagged)
+            bounds = f"({found.broken_bounds} wrong)" if found.broken_bounds else ""
+            lines.append(
+                f"{load.streams:>5} {'in step' if load.step else 'random':<10} {name:<31} {_show(found.ttft_us):<30} "
+                f"{_show(found.gap_us):<30} {flagged:>8}{bounds} {found.unflagged_us:>14.0f} {found.missing:>8}"
+            )
+    return "\n".join(lines)
+
+
+def _show(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in values)
