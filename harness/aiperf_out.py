@@ -63,7 +63,7 @@ def write(run: RunDir, out: Path, anchor_wall_ns: int, warmup_s: float) -> int:
             if one["metadata"]["benchmark_phase"] == "warmup":
                 continue
             spans.append((row["t_start_ns"], row["t_end_ns"]))
-            errors += one["error"] is not None
+            errors += "error" in one
             for tag, metric in one["metrics"].items():
                 found.setdefault(tag, []).append(metric["value"])
     temporary.replace(out / RECORDS)
@@ -87,34 +87,30 @@ def record(row: Mapping[str, Any], number: int, wall_ns: int, warmup_s: float) -
     metadata = {
         "session_num": number,
         "x_request_id": row["request_id"],
-        "x_correlation_id": None,
-        "conversation_id": None,
-        "turn_index": None,
         "credit_issued_ns": wall_ns + row["t_due_ns"],
         "request_start_ns": wall_ns + start,
-        "request_ack_ns": None,
         "request_end_ns": wall_ns + row["t_end_ns"],
         "worker_id": f"worker_{row['worker_index']}",
         "record_processor_id": "squall",
-        "benchmark_phase": "warmup" if start < warmup_s * NS else "profiling",
+        "benchmark_phase": "warmup" if start < round(warmup_s * NS) else "profiling",
         "was_cancelled": row["outcome"] == "cancelled",
         "cancellation_time_ns": None if cancel is None else wall_ns + cancel,
     }
     good = row["outcome"] in ("ok", "corrupted")
     values = _metrics(row) if good else _of_error(row)
     metrics = {tag: {"value": v, "unit": HEADERS[tag][1]} for tag, v in values.items() if v is not None}
-    return {
-        "metadata": metadata,
+    told = {
+        "metadata": {key: value for key, value in metadata.items() if value is not None},
         "metrics": metrics,
-        "error": None if row["outcome"] == "ok" else _error(row),
     }
+    return told if row["outcome"] == "ok" else {**told, "error": _error(row)}
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     """Of a complete answer, by AIPerf's formulas."""
     start, first, tokens = row["t_start_ns"], row["t_first_ns"], row["tokens_received"]
-    latency_ms = (row["t_end_ns"] - start) / MS
     streamed = row["stream"] is not False and first is not None
+    latency_ms = ((row["t_last_ns"] if streamed else row["t_end_ns"]) - start) / MS  # to the last token
     ttft_ms = (first - start) / MS if streamed else None
     gaps_us = chunk_gaps_us(row) if streamed else None
     itl_ms = (latency_ms - ttft_ms) / (tokens - 1) if ttft_ms is not None and tokens and tokens > 1 else None
@@ -205,8 +201,7 @@ def _csv(summary: Mapping[str, Mapping[str, Any]]) -> str:
     writer.writerow(["Metric", "Value"])
     for tag, one in sorted(summary.items()):
         if tag not in spread:
-            value = one["avg"]
-            writer.writerow([_named(tag), value if isinstance(value, int) else f"{value:.2f}"])
+            writer.writerow([_named(tag), f"{one['avg']:.2f}"])
     return out.getvalue()
 
 

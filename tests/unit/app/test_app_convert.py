@@ -110,8 +110,8 @@ def test_records_have_aiperfs_names_units_and_formulas(tmp_path: Path) -> None:
     assert {one["unit"] for tag, one in lines[0]["metrics"].items() if "latency" in tag} == {"ms"}
     meta = lines[0]["metadata"]
     assert (meta["request_start_ns"], meta["credit_issued_ns"]) == (WALL_NS + 10 * S, WALL_NS + 10 * S)
-    assert [one["error"] and (one["error"]["code"], one["error"]["type"]) for one in lines] == [
-        None, (200, "stream_error"), (499, "cancelled"), (529, "shed"), None,
+    assert ["error" in one and (one["error"]["code"], one["error"]["type"]) for one in lines] == [
+        False, (200, "stream_error"), (499, "cancelled"), (529, "shed"), False,
     ]  # fmt: skip
     assert [one["metadata"]["benchmark_phase"] for one in lines] == [*["profiling"] * 4, "warmup"]
     assert (
@@ -131,7 +131,7 @@ def test_statistics_are_of_the_measured_part(tmp_path: Path) -> None:
     rows = list(csv.reader((run.path / "aiperf" / "profile_export_aiperf.csv").read_text().splitlines()))
     assert rows[0][:3] == ["Metric", "avg", "min"]
     assert ["Time to First Token (ms)", "20.00", "10.00", "30.00", "60.00"] in [row[:5] for row in rows]
-    assert ["Request Count", "3"] in rows
+    assert ["Request Count", "3.00"] in rows
 
 
 def test_chunks_of_several_tokens_have_one_gap_or_none_is_told() -> None:
@@ -174,6 +174,47 @@ def line(**changes: Any) -> dict[str, Any]:
 def write(path: Path, *trees: Any) -> Path:
     path.write_text("".join(json.dumps(tree) + "\n" for tree in trees))
     return path
+
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "aiperf"
+
+
+def test_aiperfs_own_file_gives_aiperfs_own_figures(tmp_path: Path) -> None:
+    assert main(["convert", str(FIXTURE), "--from", "aiperf", "--out", str(tmp_path / "run")]) == 0
+    rows = table(tmp_path / "run")
+    assert [row["outcome"] for row in rows] == ["ok", "ok", "shed", "ok", "ok", "shed", *["ok"] * 4]
+    assert {row["route"] for row in rows} == {"chat"} and {row["token_events"] for row in rows} == {8, None}
+    data = load.read(RunDir(tmp_path / "run"))
+    found = analyse.judge(data).metrics["all"]
+    summary = json.loads((FIXTURE / "profile_export_aiperf.json").read_text())
+    for ours, theirs in (("ttft", "time_to_first_token"), ("itl", "inter_chunk_latency")):
+        for p in (50, 90, 99):
+            assert found[f"{ours}_p{p}_ms"] == pytest.approx(summary[theirs][f"p{p}"], abs=0.002)
+    assert found["shed_ratio"] == summary["error_request_count"]["avg"] / 8
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["imported"]["version"] == summary["aiperf_version"] == "0.13.0"
+    assert manifest["sut_version"] is None
+    assert data.scenario.sut.url == summary["input_config"]["endpoint"]["urls"][0]
+
+
+def test_aiperfs_own_records_come_back_as_aiperf_wrote_them(tmp_path: Path) -> None:
+    main(["convert", str(FIXTURE), "--from", "aiperf", "--out", str(tmp_path / "run")])
+    assert main(["convert", str(tmp_path / "run"), "--to", "aiperf"]) == 0
+    theirs, ours = (
+        [json.loads(one) for one in (path / "profile_export.jsonl").read_text().splitlines()]
+        for path in (FIXTURE, tmp_path / "run" / "aiperf")
+    )
+    same = ("x_request_id", "credit_issued_ns", "request_start_ns", "request_end_ns", "benchmark_phase")
+    for a, b in zip(theirs, ours, strict=True):
+        assert {key: b["metadata"][key] for key in same} == {key: a["metadata"][key] for key in same}
+        for tag in set(b["metrics"]) - {
+            "input_sequence_length",
+            "error_isl",
+            "output_token_throughput_per_user",
+        }:
+            assert b["metrics"][tag]["unit"] == a["metrics"][tag]["unit"]
+            assert b["metrics"][tag]["value"] == pytest.approx(a["metrics"][tag]["value"], abs=0.001), tag
+        assert a.get("error", {}).get("code") == b.get("error", {}).get("code")
 
 
 @pytest.mark.parametrize(
