@@ -17,6 +17,7 @@ from harness.stats import (
     delivery,
     events,
     gates,
+    generator,
     health,
     invariants,
     known,
@@ -105,7 +106,11 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
         known=uses,
         gates=results,
         invalid_reasons=tuple(invalid),
-        warnings=(*_warnings(uses, held, data.manifest.get("dead")), *delivery.warnings(data, sent)),
+        warnings=(
+            *_warnings(uses, held, data.manifest.get("dead")),
+            *delivery.warnings(data, sent),
+            *generator.warnings(data),
+        ),
         series=series.build(data.requests, seen.hurt, signals, seen.bins),
         verdict=verdicts.build(judgement),
     )
