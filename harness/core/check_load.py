@@ -144,6 +144,8 @@ def _conversation(u: UserClass, talk: Conversation, here: str, need: Need) -> No
     need(most <= MAX_TURNS, f"{here}.turns", f"{most} is above {MAX_TURNS}", "lower it")
     need(u.user_class in ("ChatUser", "CancellingUser"), here, f"doesn't fit {u.user_class}",
          "what was said before goes as messages of a chat: use ChatUser")  # fmt: skip
+    need(not u.reasoning_tokens and not u.tool_call, here, "doesn't go with reasoning_tokens or tool_call: what "
+         "was said before is plain text", "remove one of them")  # fmt: skip
 
 
 def _retry(retry: Retry, here: str, need: Need) -> None:
@@ -168,6 +170,9 @@ def _arrivals(a: Arrivals, load: Load, need: Need) -> None:
     trace = a.process == "trace"
     need(trace == (a.file is not None), f"{here}.file", f"{'is missing for' if trace else 'does not fit'} process {a.process}",
          "`process: trace` needs the file of a trace, the others have none")  # fmt: skip
+    for n, user in enumerate(load.users):
+        need(not trace or user.weight is None or not (user.reasoning_tokens or user.tool_call), f"load.users[{n}]",
+             "asks for thoughts or tool calls, and the lengths are a trace's", "remove one of them")  # fmt: skip
     given = (a.rate_per_s is not None) + bool(a.stages)
     need(given == (0 if trace else 1), here, f"has {given} of rate_per_s and stages, process {a.process} needs "
          f"{'none' if trace else 'exactly one'}", "for example {process: poisson, rate_per_s: 10}")  # fmt: skip

@@ -182,6 +182,20 @@ def test_what_contradicts_itself_is_refused(given: dict[str, Any], text: str) ->
         ({"weight": 1, "count": 1}, {"rate_per_s": 1}, "load.users[0].count: 1 beside weight 1"),
         ({"weight": 0}, {"rate_per_s": 1}, "load.users[0].weight: must be above 0"),
         ({}, {"rate_per_s": 1}, "load.users[0].count: must be 1 or more, got 0"),
+        (
+            {"weight": 1, "tool_call": True},
+            {"process": "trace", "file": "t"},
+            "load.users[0]: asks for thoughts",
+        ),
+        (
+            {"count": 1, "conversation": {"turns": 2}, "tool_call": True},
+            None,
+            "conversation: doesn't go with reason",
+        ),
+        ({"count": 1, "conversation": {"turns": 2000}}, None, "conversation.turns: 2000 is above 1024"),
+        ({"count": 1, "prefix": {"tokens": 0}}, None, "prefix.tokens: must be 1 or more"),
+        ({"count": 1, "retry": {"max_attempts": 1}}, None, "retry.max_attempts: got 1"),
+        ({"count": 1, "retry": {"base_s": 9}}, None, "retry.cap_s: 8 is below base_s 9"),
     ],
 )
 def test_an_entry_has_users_by_count_or_by_weight(user: dict[str, Any], arrive: Any, text: str) -> None:

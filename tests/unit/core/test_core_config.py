@@ -93,7 +93,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (s.seed, s.overload_codes, s.recover_timeout_s) == (1, [503, 529], 15)
     assert (s.load.warmup_s, s.load.drain_s, s.load.timeout_s) == (5, 15, 30)
     assert (s.slo.ttft_ms, s.slo.itl_ms) == (500, 100)
-    assert s.generator == config.Generator("auto", 20, 50, 0.01, 0.95, 1)
+    assert s.generator == config.Generator("auto", 20, 50, 0.01, 0.9, 1)
     assert (s.sut.workers, s.sut.frontends, s.sut.migration_limit, s.sut.engine, s.sut.platform) == (
         2,
         1,
