@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import client, detection, first_request, judging, leak, scale, streams, timing
+from benchmarks import client, comparing, detection, first_request, judging, leak, scale, streams, timing
 from harness.core import manifest
 
 BENCHES: dict[str, Callable[[Path], str]] = {
     "first request": first_request.measure,
     "judging": judging.measure,
+    "comparing": comparing.measure,
     "scale": scale.measure,
     "detection": detection.measure,
     "client": client.measure,

@@ -1,6 +1,6 @@
 """The ground under client benchmarks: the C server that knows when it sent each token, and CPU by the kernel.
 
-CPU is that of a client's whole process tree (children that ended, start-up included), from getrusage.
+Server and clients all run at the priority that a load generator gives itself, where that is allowed. CPU is that of a client's whole process tree (children that ended, start-up included), from getrusage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks.clients import answers
 from harness.core import clock, proc, rundir
 from harness.sut.ports import reserved
 
+NICE = -10  # harness.generator's
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S, CLIENT_TIMEOUT_S = 10.0, 1200.0
 
@@ -69,6 +70,7 @@ def server(place: Path, load: Load) -> Iterator[tuple[int, Path]]:
                 "-f", str(int(load.first_ms * 1000)), "-t", str(truth), "-s" if load.step else "-j"]  # fmt: skip
         log.write_bytes(b"")
         child = proc.spawn(argv, dict(os.environ), log)
+        _prefer(child.pid)
         try:
             end_ns = clock.now_ns() + int(START_TIMEOUT_S * clock.NS)
             while b"ready" not in log.read_bytes():
@@ -84,6 +86,7 @@ def server(place: Path, load: Load) -> Iterator[tuple[int, Path]]:
 def measure(place: Path, load: Load, argv: Sequence[str], env: dict[str, str] | None = None) -> Measured:
     """Run a client against a server of its own; {port} in argv is the server's. Raises RuntimeError."""
     with server(place, load) as (port, truth):
+        _prefer(0)  # and so the client
         before, began = _cpu_s(), clock.now_ns()
         done = proc.run(
             [word.replace("{port}", str(port)) for word in argv], env={**os.environ, **(env or {})},
@@ -93,6 +96,11 @@ def measure(place: Path, load: Load, argv: Sequence[str], env: dict[str, str] | 
         if done.code:
             raise RuntimeError(f"{argv[0]} ended with {done.code}: {(done.err or done.out)[-2000:]}")
     return Measured(cpu_s, wall_s, {one.request_id: one for one in answers.read(truth)}, done.out)
+
+
+def _prefer(pid: int) -> None:
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
 
 
 def _cpu_s() -> float:

@@ -46,12 +46,12 @@ def _make(path: Path) -> rundir.RunDir:
             start, own = n * 600 * clock.NS // REQUESTS, gaps[n % 64]
             first = start + 50 * clock.MS
             last = first + sum(own) * 1000
-            out.write(encoder.encode(_record(n, start, first, last, own)) + b"\n")
+            out.write(encoder.encode(record(n, start, first, last, own)) + b"\n")
     run.records_done(0).write_text(f"{REQUESTS}\n")
     return run
 
 
-def _record(n: int, start: int, first: int, last: int, gaps: list[int]) -> RequestRecord:
+def record(n: int, start: int, first: int, last: int, gaps: list[int]) -> RequestRecord:
     return RequestRecord(
         request_id=f"r{n}", worker_index=0, user_class="ChatUser", route="chat", t_due_ns=start, t_start_ns=start,
         t_first_ns=first, t_last_ns=last, t_end_ns=last, status=200, outcome="ok", prompt_tokens=50,

@@ -78,10 +78,10 @@ def ab(
         )  # fmt: skip
         from harness import archives
 
-        resumed = _resume(lab)
         store = archive or archives.standing(stages.runs_dir(), scenario.name, file.fingerprint_class)
-        if not resumed:
+        if not _resume(lab):
             archives.snapshot(store, lab.directory, scenario.name, file.fingerprint_class)
+            lab.save()
         code = _go_on(lab, store)
     return int(Exit.FAIL) if strict and code == Exit.INCONCLUSIVE else code
 
@@ -118,16 +118,20 @@ def _file(scenario: Scenario, sides: Mapping[str, Arm], looks: tuple[int, ...]) 
 
 def _make(directory: Path) -> None:
     """A new directory, or one with an experiment in it. Raises UsageError for any other."""
-    if directory.exists() and not expfile.exists(directory):
-        rundir.create(directory).logs.rmdir()  # refuses one that holds anything
-        return
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there = {one.name for one in directory.iterdir()} - {"lock"}
+    except OSError as error:
+        raise UsageError(
+            f"{directory}: can't hold an experiment: {error.strerror}; name another --out"
+        ) from None
+    if there and expfile.FILE not in there:
+        raise UsageError(f"{directory}: holds something else than an experiment; name another --out")
 
 
 def _resume(lab: Lab) -> bool:
-    """Take up the experiment that the directory holds, or begin it. True when there was one."""
+    """Take up the experiment that the directory holds. False when there is none."""
     if not expfile.exists(lab.directory):
-        lab.save()
         return False
     old = expfile.read(lab.directory)
     for name, was, now in (
@@ -250,10 +254,11 @@ def _one(lab: Lab, pair_id: int, arm: str, slot: int, seed: int) -> int | None:
         "probe_ms": round(probe, 3),
     }  # fmt: skip
     run_id = ids.run_id(f"{scenario.name}-{run.path.name}")
+    again = ["squall", "run", str(run.scenario), "--seed", str(seed)]
     quiet: Print = lambda _: None  # noqa: E731 - the experiment has its own table
     try:
         code = stages.run_scenario(
-            run, scenario, run_id, lab.command, lab.progress, lab.signals, quiet, place=place
+            run, scenario, run_id, again, lab.progress, lab.signals, quiet, place=place
         )
     except (NotRestored, UsageError):
         raise

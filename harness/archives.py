@@ -36,7 +36,10 @@ def for_paths(paths: list[Path], given: Path | None) -> tuple[pd.DataFrame | Non
     """The archive to hold paths against: the one given, else the copy in the one experiment named."""
     copy = paths[0] / COPY if len(paths) == 1 else None
     path = given or (copy if copy is not None and copy.exists() else None)
-    return (archive.read(path), path) if path is not None else (None, None)
+    if path is None:
+        return None, None
+    rows = archive.read(path)
+    return rows.assign(valid=[one is not False for one in rows["valid"]]), path  # not said: valid
 
 
 def fitting(rows: pd.DataFrame, path: Path, scenario: str, fingerprint_class: str) -> pd.DataFrame:

@@ -94,6 +94,20 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--json", type=Path, metavar="FILE", help="write verdict.json there")
 
     one = add(
+        "convert", "write a run as another tool's files, or make a run of them",
+        "examples:\n  squall convert runs/latest --to aiperf\n"
+        "  squall convert artifacts/profile_export.jsonl --from aiperf --out runs/theirs",
+    )  # fmt: skip
+    one.add_argument("path", metavar="PATH", type=Path, help="a run directory, or a file of the other tool")
+    one.add_argument(
+        "--to", choices=["aiperf"], help="write profile_export.jsonl, CSV and JSON as AIPerf does"
+    )
+    one.add_argument(
+        "--from", choices=["aiperf"], dest="from_", help="read a profile_export.jsonl into a run directory"
+    )
+    one.add_argument("--out", type=Path, metavar="DIR", help="where to; with --to by default RUN/aiperf")
+
+    one = add(
         "baseline", "accept the candidate of an experiment as the new baseline, or show who accepted what"
     )
     of = one.add_subparsers(dest="action", metavar="accept|show", required=True)
@@ -198,6 +212,10 @@ def dispatch(args: argparse.Namespace) -> int:
         from harness import comparing
 
         return comparing.compare(args.paths, args.archive, args.json, print)
+    if args.command == "convert":
+        from harness import convert
+
+        return convert.convert(args.path, args.to, args.from_, args.out, print)
     if args.command == "baseline":
         from harness import baseline
 

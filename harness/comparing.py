@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import archives
 from harness.core import rundir
-from harness.core.errors import SquallError
+from harness.core.errors import SquallError, UsageError
 from harness.core.expfile import ExperimentFile
 from harness.core.rundir import RunDir
 from harness.stats import experiment, paired, verdict
@@ -21,6 +21,8 @@ COLUMNS = ("metric", "window", "baseline", "candidate", "change", "95%", "verdic
 
 def compare(paths: list[Path], archive: Path | None, json: Path | None, show: Print) -> int:
     """`squall compare`: the verdict of runs made before, from their files alone. Returns its exit code."""
+    if json is not None and not json.parent.is_dir():
+        raise UsageError(f"{json}: no such directory to write to; make it first")
     found, judged = judge(paths, archive)
     if json is not None:
         rundir.write_atomic(json, verdict.to_bytes(judged), mode=0o644)

@@ -41,7 +41,8 @@ ABOUT = {
     "usage_completion_mismatch": "The reported completion tokens differ from those that arrived.",
     "id_changed": "The response id changed within a stream.",
     "model_changed": "The model's name changed within a stream.",
-    "malformed_event": "An event that is no valid JSON or has the wrong shape.",
+    "malformed_event": "An event that is no valid JSON, has the wrong shape or, on /v1/responses, is out of its "
+                       "turn or contradicts earlier ones; or a tool call whose arguments are no JSON.",
     "error_event": "An error event inside the stream.",
     "wrong_content_type": "A stream that isn't text/event-stream.",
     "engine_resources_freed": "After its last stream an engine still held sequences or blocks, or it never ended "

@@ -112,7 +112,7 @@ def table(title: str, laws: Sequence[Law], seed: int) -> tuple[str, dict[str, di
 
 def verdicts(t: Tally) -> str:
     figures = (t.share("regression"), t.share("pass", "improvement"), t.share("inconclusive"))
-    return "/".join(f"{one:.3f}" if one < 0.995 or one == 1.0 else f"{one:.4f}" for one in figures)
+    return "/".join(f"{one:.3f}" for one in figures)
 
 
 def regime(seed: int) -> tuple[str, dict[str, Tally]]:

@@ -21,6 +21,7 @@ from harness.core.arrivals import Arrivals
 from harness.core.errors import ScenarioError, UsageError
 from harness.core.lengths import Length
 
+OVERLOAD_CODES = (503, 529)
 GENERATOR_VERSION = 2  # changes when the same scenario and seed would send other requests
 
 
@@ -330,7 +331,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     load: Load
     seed: int = 1
     slo: Slo = Slo()
-    overload_codes: list[int] = msgspec.field(default_factory=lambda: [503, 529])
+    overload_codes: list[int] = msgspec.field(default_factory=lambda: list(OVERLOAD_CODES))
     recover_timeout_s: float = 15
     generator: Generator = Generator()
     faults: list[Step] = []

@@ -57,9 +57,6 @@ class ExperimentFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """An A/A experiment: both sides are one system."""
         return self.a.sut == self.b.sut
 
-    def pair(self, pair_id: int) -> Pair | None:
-        return next((one for one in self.pairs if one.pair_id == pair_id), None)
-
 
 def run_name(pair_id: int, arm: str) -> str:
     """The run directory of one arm of a pair: pair-03-b."""

@@ -17,6 +17,7 @@ from harness.stats import (
     delivery,
     events,
     gates,
+    generator,
     health,
     invariants,
     known,
@@ -63,7 +64,7 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
     seen, signals = _seen(data, happened, horizon)
     services = service.services(
         seen, data.requests, good, _steady_states(data, windows, happened, good), data.probes, happened, windows, horizon,
-        readiness.by_fault(data, happened, seen.changes, seen.bins, horizon),
+        readiness.by_fault(data, happened, seen.changes, seen.bins, horizon) if _asks_readiness(data, wanted) else {},
     )  # fmt: skip
     entries = ledger.build(data, happened, horizon)
     cancels = cancelling.build(data)
@@ -105,10 +106,22 @@ def judge(data: RunData, wanted: Wanted | None = None) -> Analysis:
         known=uses,
         gates=results,
         invalid_reasons=tuple(invalid),
-        warnings=(*_warnings(uses, held, data.manifest.get("dead")), *delivery.warnings(data, sent)),
+        warnings=(
+            *_warnings(uses, held, data.manifest.get("dead")),
+            *delivery.warnings(data, sent),
+            *generator.warnings(data),
+        ),
         series=series.build(data.requests, seen.hurt, signals, seen.bins),
         verdict=verdicts.build(judgement),
     )
+
+
+def _asks_readiness(data: RunData, wanted: Wanted | None) -> bool:
+    """Does somebody want to know how right the targets' readiness was? It takes a while to work out."""
+    if wanted is None:
+        return True
+    names = {name for some in wanted.values() for name in some} | {g.metric for g in data.scenario.gates}
+    return not names.isdisjoint(readiness.METRICS)
 
 
 def _names_in(window: str, wanted: Wanted, data: RunData) -> set[str]:

@@ -66,7 +66,9 @@ def _violation(data: RunData, found: Found) -> Invariant:
 
 
 def _checked(data: RunData, violation: str) -> bool:
-    """Could this violation be seen at all?"""
+    """Could this violation be seen at all? Not in a run that somebody else's client made."""
+    if data.manifest.get("imported"):
+        return False
     frame = data.frame
     if violation in TOKEN_CLASSES:
         return data.sut.oracle == "witness" and bool((frame["tokens_received"].fillna(0) > 0).any())

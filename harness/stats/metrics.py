@@ -21,7 +21,7 @@ from harness.core.config import Scenario
 from harness.core.errors import ScenarioError
 from harness.core.records import FAILED
 from harness.stats import cancels as cancelling
-from harness.stats import service, windows
+from harness.stats import readiness, service, windows
 from harness.stats.analysis import Ints, LedgerEntry, Service, Window
 from harness.stats.cancels import Cancels
 from harness.stats.load import RunData
@@ -352,10 +352,7 @@ METRICS: dict[str, Metric] = {
     "detect_s": Metric("s", "lower", AT_FAULT, partial(of_service, "detect_s")),
     "mitigate_s": Metric("s", "lower", AT_FAULT, partial(of_service, "mitigate_s")),
     "recover_s": Metric("s", "lower", frozenset({"fault", "recovery"}), partial(of_service, "recover_s")),
-    **{
-        name: Metric("s", "lower", AT_FAULT, partial(of_readiness, name))
-        for name in ("not_ready_s", "ready_s", "false_green_s", "false_red_s")
-    },
+    **{name: Metric("s", "lower", AT_FAULT, partial(of_readiness, name)) for name in readiness.METRICS},
     "silent_s": Metric("s", "lower", EVERYWHERE, partial(silent, False)),
     "silent_all_s": Metric("s", "lower", EVERYWHERE, partial(silent, True)),
 }

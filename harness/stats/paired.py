@@ -18,6 +18,7 @@ from harness.stats.compare import Verdict
 from harness.stats.experiment import Experiment
 from harness.stats.invariants import MAX_IDS
 from harness.stats.plan import LOOKS, Plan, fixed
+from harness.stats.refusals import ARMS
 from harness.stats.runfacts import RunFacts
 from harness.stats.verdict import rounded_tree
 
@@ -45,7 +46,7 @@ def judge(found: Experiment, archive: pd.DataFrame | None) -> dict[str, Any]:
     both where it is broken. Order of what decides: an invariant broken in B (1), data that can't be used
     (4), a failed gate or a regression (1), inconclusive or an invariant broken in A only (3), pass.
     """
-    broken = {arm: any(run.broken for run in found.arm(arm)) for arm in experiment.ARMS}
+    broken = {arm: any(run.broken for run in found.arm(arm)) for arm in ARMS}
     core = _core(found, archive)
     gates = _gates([pair.b for pair in found.valid], [pair.a for pair in found.valid])
     failed = [gate for gate in gates if gate["ok"] is False]
@@ -116,7 +117,7 @@ def _code(status: str) -> Exit:
 def _breaches(found: Experiment) -> list[str]:
     """One line for each invariant broken in an arm, the candidate's first: runs, what happened, request ids."""
     by: dict[tuple[str, str], list[tuple[RunFacts, Invariant]]] = {}
-    for arm in reversed(experiment.ARMS):
+    for arm in reversed(ARMS):
         for run in found.arm(arm):
             for one in run.broken:
                 by.setdefault((arm, one.name), []).append((run, one))

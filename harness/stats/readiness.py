@@ -21,6 +21,7 @@ from harness.stats.load import RunData
 from harness.stats.segments import OPEN
 from harness.stats.streams import ABSENT, Streams
 
+METRICS = ("not_ready_s", "ready_s", "false_green_s", "false_red_s")
 LASTING_NS = 5 * NS  # green for so long (or until the next fault on the target): ready
 SILENT_BINS = 10  # 1 s without a token, while streams wait for one: it doesn't serve
 CANNOT, SERVES = -1, 1  # 0: nobody can tell

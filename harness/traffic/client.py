@@ -21,6 +21,7 @@ from harness.traffic.context import TrafficContext
 from harness.traffic.exchange import Exchange
 from harness.traffic.hub import Connection
 from harness.traffic.integrity import Reader
+from harness.traffic.pieces import Like
 from harness.traffic.script import Script
 from harness.traffic.transcript import Expectation, Findings, Transcript
 
@@ -166,8 +167,13 @@ class Client:
             reader.feed(index, body)
             return cancel is not None and one.cancel_ns is None and reader.tokens >= cancel.after_tokens
 
+        def ahead() -> Like | None:
+            like, left = reader.like(), cancel.after_tokens - reader.tokens if cancel is not None else 0
+            return like._replace(limit=min(like.limit, left)) if like is not None and left > 0 else None
+
         one.after_send = after_send
         if cancel is not None and cancel.after_tokens:
+            one.ahead = ahead
             one.watch, one.cancel_mode, one.stall_ns = watch, cancel.mode, int(cancel.stall_s * clock.NS)
         return calls
 

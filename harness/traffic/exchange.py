@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.traffic import stamps
 from harness.traffic.http1 import Response
-from harness.traffic.pieces import Pieces, Received
+from harness.traffic.pieces import Like, Pieces, Received
 from harness.traffic.transcript import End, Part, Transcript
 
 Watch = Callable[[int, bytes], bool]
@@ -16,13 +16,14 @@ class Exchange:
     """One request and what came of it. Times are CLOCK_MONOTONIC ns."""
 
     __slots__ = (
-        "after_send", "bodies", "cancel_mode", "cancel_ns", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
+        "after_send", "ahead", "bodies", "cancel_mode", "cancel_ns", "end", "end_ns", "error", "fed", "offset_end_ns", "offset_start_ns", "pieces",
         "request", "response", "sent_ns", "stall_ns", "start_ns", "watch",
     )  # fmt: skip
 
     def __init__(self, request: bytes, watch: Watch | None = None, cancel_mode: str = "rst") -> None:
         self.request = request
         self.watch = watch  # sees each part of the body at once; True = cancel now, by cancel_mode
+        self.ahead: Callable[[], Like | None] | None = None  # the events for which `watch` will be False
         self.cancel_mode = cancel_mode
         self.stall_ns = 0  # how long a half-closed or stalled connection stays open
         self.cancel_ns: int | None = None

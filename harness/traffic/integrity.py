@@ -58,7 +58,7 @@ class Reader:
     """Reads a body as it comes; `tokens` counts so far. `feed` never raises, whatever the bytes."""
 
     __slots__ = (
-        "_events", "_last", "_multiple", "_responses", "_said", "_sse", "_want", "_whole", "chain", "tokens",
+        "_behind", "_events", "_last", "_multiple", "_responses", "_said", "_sse", "_want", "_whole", "chain", "tokens",
     )  # fmt: skip
 
     def __init__(self, want: Expectation) -> None:
@@ -68,6 +68,7 @@ class Reader:
         self._said = _Said()
         self._responses = responses.Events() if want.route == "responses" else None
         self._events: list[int] = []  # for each event with tokens, the piece that completed it
+        self._behind: list[int] = []  # positions in _events of those with more behind them in their piece
         self._multiple: dict[int, int] = {}  # position in _events -> tokens, when it isn't one
         self.chain = Chain(*want.key, want.tokens_expected) if want.key is not None else None
         if self.chain is not None:
@@ -135,8 +136,12 @@ class Reader:
             if self.tokens == tokens + 1 and right and self._said.apart == apart:
                 self._last = data
             return
-        for event in self._sse.feed(body):
+        events = self._sse.feed(body)
+        for number, event in enumerate(events, 1):
+            before = len(self._events)
             self._event(index, event)
+            if len(self._events) > before and (number < len(events) or self._sse.unfinished):
+                self._behind.append(before)
 
     def _event(self, index: int, event: sse.Event) -> None:
         if self._responses is not None and event.data != b"[DONE]":
@@ -335,7 +340,12 @@ class Reader:
         return found
 
     def _timing(self, found: Findings, transcript: Transcript) -> None:
-        """First, last and gaps; tokens of one event arrive together, events of one read too (coalesced)."""
+        """First, last and gaps; tokens of one event arrive together.
+
+        A read has the time of its last byte. An event with more behind it in the same read came no later than
+        that, and no earlier than the read before, or than when there was nothing to read: time_error_us.
+        coalesced: those that have another token behind them.
+        """
         if not self._events:
             return
         times, start = transcript.times, transcript.start_ns
@@ -346,17 +356,16 @@ class Reader:
         for position in sorted(self._multiple, reverse=True):
             gaps[position:position] = [0] * (self._multiple[position] - 1)
         found.gaps_us = gaps
-        if len(set(self._events)) == len(self._events):
-            return
-        worst, previous = 0, -1
-        for index in self._events:
-            if index == previous:
-                found.coalesced += 1
-                error = times[index] - (times[index - 1] if index else start)
-                worst = max(worst, error)
-                found.coalesced_late += error > LATE_NS
-            previous = index
-        if found.coalesced:
+        worst = 0
+        for position in self._behind:
+            index = self._events[position]
+            before = times[index - 1] if index else start
+            error = times[index] - max(before, min(transcript.pieces.since(index), times[index]))
+            worst = max(worst, error)
+            joined = self._events[position + 1 : position + 2] == [index]
+            found.coalesced += joined
+            found.coalesced_late += joined and error > LATE_NS
+        if self._behind:
             found.time_error_us = -(-worst // 1000)
 
     def _ended(self, transcript: Transcript) -> Outcome:

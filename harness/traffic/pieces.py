@@ -45,6 +45,8 @@ class Received(Protocol):
 
     def times(self, start_ns: int, offset_start_ns: int, offset_end_ns: int, /) -> list[int]: ...
 
+    def since(self, index: int, /) -> int: ...
+
 
 class Pieces(list[stamps.Piece]):
     """What the hub engine keeps."""
@@ -94,6 +96,10 @@ class Pieces(list[stamps.Piece]):
     def times(self, start_ns: int, offset_start_ns: int, offset_end_ns: int) -> list[int]:
         """Receive times; see stamps.resolve."""
         return stamps.resolve(self, start_ns, offset_start_ns, offset_end_ns)
+
+    def since(self, index: int) -> int:  # noqa: ARG002
+        """Before this instant (CLOCK_MONOTONIC ns) nothing of the piece could be read; 0: not known."""
+        return 0
 
 
 def _plain(text: bytes) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from harness.traffic.exchange import Exchange
 
 EVENT = b"data: {"
+DELTA = b"event: response.output_text.delta\n"  # of /v1/responses, where most other events hold no token
 NOT_TOKENS = 3  # events of a stream that need not hold a token: role, finish reason, usage
 
 
@@ -32,4 +33,5 @@ class Progress:
         if which != id(pieces) or read > len(pieces):  # begun anew
             read, events = 0, 0
         upto = len(pieces)
-        return id(pieces), upto, events + sum(pieces[n][1].count(EVENT) for n in range(read, upto))
+        mark = DELTA if b"/v1/responses " in one.request.partition(b"\r\n")[0] else EVENT
+        return id(pieces), upto, events + sum(pieces[n][1].count(mark) for n in range(read, upto))

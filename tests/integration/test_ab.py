@@ -14,7 +14,7 @@ from harness.core import clock
 
 pytestmark = [pytest.mark.sut, pytest.mark.load, pytest.mark.timeout(900)]
 SHORT = (
-    "load.duration_s=16", "load.warmup_s=1", "load.drain_s=6", "load.users.0.count=8", "load.users.1.count=2", "gates=[]",
+    "load.duration_s=24", "load.warmup_s=1", "load.drain_s=6", "load.users.0.count=8", "load.users.1.count=2", "gates=[]",
     "load.users.0.output_tokens=60",
     "faults=[{id: kill, fault: process.kill, select: {role: worker, count: 1}, at_s: 3, restart_after_s: 1}]",
     "generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1",

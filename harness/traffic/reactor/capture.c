@@ -6,6 +6,7 @@
 #include "framing.h"
 
 enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, MAX_LINE = 16, WORD = 4 };
+static const uint32_t NO_WINDOW = UINT32_MAX;
 static const int64_t STEP_NS = 200000;       /* stamps.STEP_NS */
 static const double MAX_SLEW_RATIO = 0.0005; /* stamps.MAX_SLEW_RATIO */
 
@@ -47,7 +48,8 @@ char *capture_room(capture_t *capture) {
 
 void capture_append(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns) {
     capture->used += size;
-    capture->pieces[capture->count] = (piece_t){capture->used, kernel_ns, read_ns, since_ns};
+    capture->pieces[capture->count] =
+        (piece_t){.end = capture->used, .kernel_ns = kernel_ns, .read_ns = read_ns, .since_ns = since_ns, .window_at = NO_WINDOW};
     __atomic_store_n(&capture->count, capture->count + 1, __ATOMIC_RELEASE);
 }
 
@@ -55,12 +57,57 @@ size_t capture_begin(const capture_t *capture, size_t index) {
     return index ? capture->pieces[index - 1].end : 0;
 }
 
+static const char *kept(const capture_t *capture, size_t index, size_t *size) {
+    const size_t from = capture_begin(capture, index);
+    *size = capture->pieces[index].end - from;
+    return capture->bytes + from;
+}
+
+/* Where the window of a model is, from the first byte in which another of its size differs: a word of four
+   letters that holds that byte is in it. */
+static uint32_t window_at(const char *model, const char *other, size_t size) {
+    size_t at = 0;
+    while (at < size - 1 && model[at] == other[at]) at++;
+    at = at < WORD ? 0 : at - (WORD - 1);
+    return (uint32_t)(at > size - WINDOW ? size - WINDOW : at);
+}
+
+void capture_fold(capture_t *capture) {
+    piece_t *last = &capture->pieces[capture->count - 1];
+    size_t size, model_size;
+    const char *data = kept(capture, capture->count - 1, &size);
+    if (capture->model && size >= WINDOW && size <= FOLDED_BYTES) {
+        piece_t *model_piece = &capture->pieces[capture->model - 1];
+        const char *model = kept(capture, capture->model - 1, &model_size);
+        if (size == model_size) {
+            if (model_piece->window_at == NO_WINDOW) model_piece->window_at = window_at(model, data, size);
+            const size_t at = model_piece->window_at;
+            if (!memcmp(data, model, at) && !memcmp(data + at + WINDOW, model + at + WINDOW, size - at - WINDOW)) {
+                last->model = capture->model;
+                memcpy(last->window, data + at, WINDOW);
+                capture->used = last->end = last->end - size;
+                return;
+            }
+        }
+    }
+    capture->model = capture->count < UINT32_MAX ? (uint32_t)capture->count : 0;
+}
+
+const char *capture_piece(const capture_t *capture, size_t index, char *scratch, size_t *size) {
+    const piece_t *piece = &capture->pieces[index];
+    if (!piece->model) return kept(capture, index, size);
+    const char *model = kept(capture, piece->model - 1, size);
+    memcpy(scratch, model, *size);
+    memcpy(scratch + capture->pieces[piece->model - 1].window_at, piece->window, WINDOW);
+    return scratch;
+}
+
 size_t capture_whole(const capture_t *capture, size_t index) {
-    size_t from = capture_begin(capture, index), n = index, data, length;
+    size_t n = index, data, length, size;
     for (; n < capture->count; n++) {
-        size_t end = capture->pieces[n].end;
-        if (!framing_whole(capture->bytes + from, end - from, &data, &length)) break;
-        from = end;
+        if (capture->pieces[n].model) continue;
+        const char *piece = kept(capture, n, &size);
+        if (!framing_whole(piece, size, &data, &length)) break;
     }
     return n - index;
 }
@@ -87,14 +134,13 @@ static int is_like(const char *event, size_t size, const like_t *like, size_t wo
 }
 
 size_t capture_run(const capture_t *capture, size_t index, size_t end, const like_t *like) {
-    size_t from = capture_begin(capture, index), word = like->start, n = index, data, length;
+    char scratch[FOLDED_BYTES];
+    size_t word = like->start, n = index, data, length, size;
     if (end > capture->count) end = capture->count;
     for (; n < end && n - index < like->limit; n++) {
-        size_t to = capture->pieces[n].end;
-        if (!framing_whole(capture->bytes + from, to - from, &data, &length)) break;
-        if (!is_like(capture->bytes + from + data, length, like, word)) break;
+        const char *piece = capture_piece(capture, n, scratch, &size);
+        if (!framing_whole(piece, size, &data, &length) || !is_like(piece + data, length, like, word)) break;
         word = (word + like->step) % like->modulus;
-        from = to;
     }
     return n - index;
 }

@@ -7,13 +7,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { READ_BYTES = 16384 };
+enum { READ_BYTES = 16384, WINDOW = 8, FOLDED_BYTES = 2112 };
 
 typedef struct {
     size_t end;        /* offset after its last byte */
     int64_t kernel_ns; /* CLOCK_REALTIME, 0: no stamp */
     int64_t read_ns;   /* CLOCK_MONOTONIC */
     int64_t since_ns;  /* CLOCK_MONOTONIC: nothing of it could be read before, 0: not known */
+    uint32_t model;    /* 0: its bytes are kept. Else it is as piece model - 1, but for the window */
+    uint32_t window_at; /* of a model: where those that are like it may differ from it */
+    char window[WINDOW];
 } piece_t;
 
 typedef struct {
@@ -22,6 +25,7 @@ typedef struct {
     size_t count, room;
     char *bytes;
     size_t used, size;
+    uint32_t model; /* with which the next piece is compared, plus 1 */
     int holders; /* who may free it: Python's object, the line that it is attached to */
 } capture_t;
 
@@ -39,6 +43,13 @@ void capture_release(capture_t *capture);
 /* Room for READ_BYTES more and one more piece; where to read to, NULL: no memory. Hold the lock. */
 char *capture_room(capture_t *capture);
 void capture_append(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns);
+
+/* The last piece is one whole chunk: if it differs from one before in a word only, give its bytes back. So most of
+   a stream is read into the same warm memory. */
+void capture_fold(capture_t *capture);
+
+/* A piece's bytes; `scratch` (FOLDED_BYTES) is for one that was folded. */
+const char *capture_piece(const capture_t *capture, size_t index, char *scratch, size_t *size);
 
 size_t capture_begin(const capture_t *capture, size_t index);
 size_t capture_whole(const capture_t *capture, size_t index);

@@ -13,7 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_READY = 512, BUSY_READY = 3, SOME_COALESCED = 50 };
+/* LOOK_MS: while answers are awaited sockets are looked at so often at least: what arrives together then can't
+   be older than two of these. */
+enum { MAX_READY = 512, BUSY_READY = 3, SOME_COALESCED = 50, LOOK_MS = 2 };
 static const int64_t ROUND_NS = 1000000, ON_TIME_NS = 2 * ROUND_NS, QUIET_NS = 200 * ROUND_NS, SECOND_NS = 1000000000;
 
 /* How busy it is: above BUSY_READY ready sockets a millisecond the thread sleeps through each millisecond
@@ -109,7 +111,9 @@ int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager) {
         line->events = line->code = 0; /* of the answer before */
         pthread_mutex_unlock(&loop->lock);
         capture_hold(capture);
+        __atomic_add_fetch(&loop->awaited, 1, __ATOMIC_RELAXED);
         line->capture = capture;
+        line->more = 0;
         line->eager = eager;
         framing_reset(&line->framing);
     }
@@ -117,13 +121,55 @@ int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager) {
     return usable;
 }
 
-void loop_detach(loop_t *loop, line_t *line) {
-    (void)loop;
+/* Hold the line's lock. */
+static void expect_nothing(line_t *line) {
+    free(line->expected.text);
+    line->expected = (expected_t){0};
+}
+
+/* Is all that came as expected, with more to come? Hold the locks of the line and its capture. */
+static int as_expected(line_t *line) {
+    expected_t *expected = &line->expected;
+    if (!expected->text) return 0;
+    const size_t count = capture_run(line->capture, expected->index, line->capture->count, &expected->like);
+    expected->index += count;
+    expected->like.limit -= count;
+    expected->like.start = (expected->like.start + count * expected->like.step) % expected->like.modulus;
+    if (expected->like.limit && expected->index == line->capture->count) return 1;
+    expect_nothing(line);
+    return 0;
+}
+
+int loop_expect(line_t *line, size_t index, const like_t *like) {
+    int quiet = 0;
     pthread_mutex_lock(&line->lock);
+    expect_nothing(line);
+    char *text = line->capture ? malloc(like->before_size + like->after_size + 1) : NULL;
+    if (text) {
+        memcpy(text, like->before, like->before_size);
+        memcpy(text + like->before_size, like->after, like->after_size);
+        line->expected = (expected_t){*like, index, text};
+        line->expected.like.before = text;
+        line->expected.like.after = text + like->before_size;
+        pthread_mutex_lock(&line->capture->lock);
+        quiet = as_expected(line);
+        pthread_mutex_unlock(&line->capture->lock);
+    } else if (line->capture) {
+        quiet = -1;
+    }
+    pthread_mutex_unlock(&line->lock);
+    return quiet;
+}
+
+void loop_detach(loop_t *loop, line_t *line) {
+    pthread_mutex_lock(&line->lock);
+    expect_nothing(line);
     capture_t *capture = line->capture;
     line->capture = NULL;
     pthread_mutex_unlock(&line->lock);
-    if (capture) capture_release(capture);
+    if (!capture) return;
+    __atomic_sub_fetch(&loop->awaited, 1, __ATOMIC_RELAXED);
+    capture_release(capture);
 }
 
 void loop_pause(loop_t *loop, line_t *line) {
@@ -175,13 +221,19 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
     const size_t from = capture->used;
     size_t data, length;
     const int64_t read_ns = now_ns();
-    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, since_ns);
+    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, line->more ? 0 : since_ns);
+    line->more = size == READ_BYTES;
     framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
-    pace->joined += line->framing.state == FRAMING_SIZE && from && read_ns - since_ns < ON_TIME_NS &&
-                    !framing_whole(to, (size_t)size, &data, &length);
+    if (line->framing.state == FRAMING_SIZE && from) {
+        if (framing_whole(to, (size_t)size, &data, &length))
+            capture_fold(capture);
+        else
+            pace->joined += read_ns - since_ns < ON_TIME_NS;
+    }
+    const int quiet = as_expected(line);
     pthread_mutex_unlock(&capture->lock);
-    return line->eager || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
+    return (line->eager && !quiet) || framing_wants_look(&line->framing) ? LINE_LOOK : 0;
 }
 
 static void serve(loop_t *loop, line_t *line, int64_t since_ns, pace_t *pace) {
@@ -205,6 +257,7 @@ static void serve(loop_t *loop, line_t *line, int64_t since_ns, pace_t *pace) {
 
 void line_free(line_t *line) {
     if (line->capture) capture_release(line->capture);
+    free(line->expected.text);
     pthread_mutex_destroy(&line->lock);
     free(line);
 }
@@ -251,7 +304,8 @@ static void *run(void *argument) {
             sleep_until(round_ns);
         }
         const int64_t called_ns = now_ns();
-        int count = epoll_wait(loop->epoll, ready, MAX_READY, -1);
+        const int awaited = __atomic_load_n(&loop->awaited, __ATOMIC_RELAXED);
+        const int count = epoll_wait(loop->epoll, ready, MAX_READY, awaited ? LOOK_MS : -1);
         for (int n = 0; n < count; n++) {
             if (!ready[n].data.ptr) return NULL;
             serve(loop, ready[n].data.ptr, since_ns, &pace);

@@ -13,6 +13,13 @@ enum line_event {
     LINE_LOOSE = 4, /* bytes or an end that belong to no answer */
 };
 
+/* Pieces that an eager line need not be looked at for: from `index` on, as `like` says, `like.limit` of them. */
+typedef struct {
+    like_t like;
+    size_t index;
+    char *text; /* what like.before and like.after point into, NULL: nothing is expected */
+} expected_t;
+
 typedef struct line {
     pthread_mutex_t lock;
     int fd;
@@ -20,6 +27,8 @@ typedef struct line {
     int closed;         /* Python is done with it */
     int spent;          /* it was LOST or LOOSE: no other answer can come */
     int eager;          /* look after each piece */
+    expected_t expected;
+    int more;           /* the last read was full: there may have been more already */
     int events, code;
     capture_t *capture; /* of the answer that is awaited, NULL: none is */
     framing_t framing;
@@ -33,6 +42,7 @@ typedef struct {
     pthread_t thread;
     int epoll, wake, stop; /* wake: readable while the queue isn't empty; stop: ends the thread */
     line_t *queue, *closed;
+    int awaited; /* answers */
 } loop_t;
 
 /* errno, or 0. */
@@ -42,6 +52,9 @@ void loop_stop(loop_t *loop);
 line_t *loop_open(loop_t *loop, int fd, void *owner, int *error);
 /* An answer is awaited from now on. 0: the line is spent, nothing will come. */
 int loop_attach(loop_t *loop, line_t *line, capture_t *capture, int eager);
+/* Be quiet about pieces from `index` on while they are as expected. 0: look at once, one that is there isn't, or
+   all have come; -1: no memory. `like->words` must live as long as the capture is attached. */
+int loop_expect(line_t *line, size_t index, const like_t *like);
 void loop_detach(loop_t *loop, line_t *line);
 /* Read no more. */
 void loop_pause(loop_t *loop, line_t *line);

@@ -28,7 +28,7 @@ typedef struct {
     PyObject_HEAD
     ReactorObject *reactor;
     line_t *line;
-    PyObject *owner;
+    PyObject *owner, *capture; /* the capture is attached */
 } LineObject;
 
 typedef struct {
@@ -88,9 +88,11 @@ static PyObject *Capture_item(CaptureObject *self, Py_ssize_t index) {
         return NULL;
     }
     pthread_mutex_lock(&capture->lock);
+    char scratch[FOLDED_BYTES];
+    size_t size;
     const piece_t piece = capture->pieces[index];
-    const size_t begin = capture_begin(capture, (size_t)index);
-    PyObject *bytes = PyBytes_FromStringAndSize(capture->bytes + begin, (Py_ssize_t)(piece.end - begin));
+    const char *data = capture_piece(capture, (size_t)index, scratch, &size);
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     pthread_mutex_unlock(&capture->lock);
     if (!bytes) return NULL;
     if (!piece.kernel_ns) return Py_BuildValue("[]NL", bytes, (long long)piece.read_ns);
@@ -116,31 +118,43 @@ static PyObject *Capture_body(CaptureObject *self, PyObject *argument) {
         PyErr_SetString(PyExc_IndexError, "no such piece");
         return NULL;
     }
-    size_t data = 0, length = 0;
+    char scratch[FOLDED_BYTES];
+    size_t data = 0, length = 0, size;
     capture_t *capture = self->capture;
     pthread_mutex_lock(&capture->lock);
-    const char *piece = capture->bytes + capture_begin(capture, (size_t)index);
-    framing_whole(piece, capture->pieces[index].end - capture_begin(capture, (size_t)index), &data, &length);
+    const char *piece = capture_piece(capture, (size_t)index, scratch, &size);
+    framing_whole(piece, size, &data, &length);
     PyObject *bytes = PyBytes_FromStringAndSize(piece + data, (Py_ssize_t)length);
     pthread_mutex_unlock(&capture->lock);
     return bytes;
 }
 
-/* run(index, end, (before, after, start, step, limit)) */
-static PyObject *Capture_run(CaptureObject *self, PyObject *args) {
-    Py_ssize_t index, end, start, step, limit, before_size, after_size;
-    like_t like;
-    if (!PyArg_ParseTuple(args, "nn(y#y#nnn):run", &index, &end, &like.before, &before_size, &like.after, &after_size,
-                          &start, &step, &limit))
-        return NULL;
+/* (before, after, start, step, limit) */
+static int as_like(CaptureObject *self, Py_ssize_t index, PyObject *tuple, like_t *like) {
+    Py_ssize_t start, step, limit, before_size, after_size;
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "a run wants a Like");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(tuple, "y#y#nnn:Like", &like->before, &before_size, &like->after, &after_size, &start, &step, &limit))
+        return 0;
     if (index < 0 || step < 0 || start < 0 || start >= self->modulus) {
         PyErr_SetString(PyExc_ValueError, "a run needs index and step >= 0 and a start below the modulus");
-        return NULL;
+        return 0;
     }
-    like.words = PyBytes_AsString(self->words), like.modulus = (size_t)self->modulus;
-    if (index >= end || limit <= 0 || index > Capture_length(self)) return PyLong_FromLong(0);
-    like.before_size = (size_t)before_size, like.after_size = (size_t)after_size;
-    like.start = (size_t)start, like.step = (size_t)step, like.limit = (size_t)limit;
+    like->words = PyBytes_AsString(self->words);
+    like->before_size = (size_t)before_size, like->after_size = (size_t)after_size, like->modulus = (size_t)self->modulus;
+    like->start = (size_t)start, like->step = (size_t)step, like->limit = limit > 0 ? (size_t)limit : 0;
+    return 1;
+}
+
+/* run(index, end, like) */
+static PyObject *Capture_run(CaptureObject *self, PyObject *args) {
+    Py_ssize_t index, end;
+    PyObject *tuple;
+    like_t like;
+    if (!PyArg_ParseTuple(args, "nnO:run", &index, &end, &tuple) || !as_like(self, index, tuple, &like)) return NULL;
+    if (index >= end || index > Capture_length(self)) return PyLong_FromLong(0);
     pthread_mutex_lock(&self->capture->lock);
     const size_t count = capture_run(self->capture, (size_t)index, (size_t)end, &like);
     pthread_mutex_unlock(&self->capture->lock);
@@ -174,6 +188,24 @@ static PyObject *Capture_times(CaptureObject *self, PyObject *args) {
     return list;
 }
 
+static PyObject *Capture_kept(CaptureObject *self, PyObject *unused) {
+    (void)unused;
+    pthread_mutex_lock(&self->capture->lock);
+    const size_t used = self->capture->used;
+    pthread_mutex_unlock(&self->capture->lock);
+    return PyLong_FromSize_t(used);
+}
+
+static PyObject *Capture_since(CaptureObject *self, PyObject *argument) {
+    const Py_ssize_t index = PyLong_AsSsize_t(argument);
+    if (index == -1 && PyErr_Occurred()) return NULL;
+    if (index < 0 || index >= Capture_length(self)) return PyLong_FromLong(0);
+    pthread_mutex_lock(&self->capture->lock);
+    const int64_t since_ns = self->capture->pieces[index].since_ns;
+    pthread_mutex_unlock(&self->capture->lock);
+    return PyLong_FromLongLong(since_ns);
+}
+
 /* append(bytes, kernel_ns, read_ns): what the thread does, for tests */
 static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     const char *data;
@@ -189,6 +221,8 @@ static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     if (to) {
         memcpy(to, data, (size_t)size);
         capture_append(self->capture, (size_t)size, kernel_ns, read_ns, 0);
+        size_t begin, length;
+        if (framing_whole(to, (size_t)size, &begin, &length)) capture_fold(self->capture);
     }
     pthread_mutex_unlock(&self->capture->lock);
     if (!to) return PyErr_NoMemory();
@@ -200,6 +234,8 @@ static PyMethodDef capture_methods[] = {
     {"body", (PyCFunction)Capture_body, METH_O, "what the chunk of a whole piece holds"},
     {"run", (PyCFunction)Capture_run, METH_VARARGS, "how many whole pieces from an index on hold one like event each"},
     {"times", (PyCFunction)Capture_times, METH_VARARGS, "receive times on CLOCK_MONOTONIC"},
+    {"kept", (PyCFunction)Capture_kept, METH_NOARGS, "bytes that are kept, folded pieces not among them"},
+    {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
     {"append", (PyCFunction)Capture_append, METH_VARARGS, "add a piece, as a read does"},
     {NULL, NULL, 0, NULL},
 };
@@ -228,6 +264,7 @@ static void close_line(LineObject *self) {
 static void Line_dealloc(LineObject *self) {
     if (self->reactor) close_line(self);
     Py_XDECREF(self->owner);
+    Py_XDECREF(self->capture);
     Py_XDECREF((PyObject *)self->reactor);
     free_object((PyObject *)self);
 }
@@ -244,12 +281,31 @@ static PyObject *Line_attach(LineObject *self, PyObject *args) {
         return NULL;
     }
     if (!is_open(self)) Py_RETURN_FALSE;
-    return PyBool_FromLong(loop_attach(&self->reactor->loop, self->line, ((CaptureObject *)capture)->capture, eager));
+    const int usable = loop_attach(&self->reactor->loop, self->line, ((CaptureObject *)capture)->capture, eager);
+    if (usable) {
+        Py_INCREF(capture);
+        Py_XDECREF(self->capture);
+        self->capture = capture;
+    }
+    return PyBool_FromLong(usable);
+}
+
+/* expect(index, like): True: quiet while pieces from index on are like this; False: look at once */
+static PyObject *Line_expect(LineObject *self, PyObject *args) {
+    Py_ssize_t index;
+    like_t like;
+    PyObject *tuple;
+    if (!PyArg_ParseTuple(args, "nO:expect", &index, &tuple)) return NULL;
+    if (!self->capture || !is_open(self)) Py_RETURN_FALSE;
+    if (!as_like((CaptureObject *)self->capture, index, tuple, &like)) return NULL;
+    const int quiet = index <= Capture_length((CaptureObject *)self->capture) ? loop_expect(self->line, (size_t)index, &like) : 0;
+    return quiet < 0 ? PyErr_NoMemory() : PyBool_FromLong(quiet);
 }
 
 static PyObject *Line_detach(LineObject *self, PyObject *unused) {
     (void)unused;
     if (is_open(self)) loop_detach(&self->reactor->loop, self->line);
+    Py_CLEAR(self->capture);
     Py_RETURN_NONE;
 }
 
@@ -263,11 +319,13 @@ static PyObject *Line_close(LineObject *self, PyObject *unused) {
     (void)unused;
     close_line(self);
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->capture);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef line_methods[] = {
     {"attach", (PyCFunction)Line_attach, METH_VARARGS, "read into a capture from now on; False: nothing will come"},
+    {"expect", (PyCFunction)Line_expect, METH_VARARGS, "be quiet about pieces that are like this"},
     {"detach", (PyCFunction)Line_detach, METH_NOARGS, "the capture is done"},
     {"pause", (PyCFunction)Line_pause, METH_NOARGS, "read no more"},
     {"close", (PyCFunction)Line_close, METH_NOARGS, "forget the socket, which may be closed then"},

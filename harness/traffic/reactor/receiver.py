@@ -51,13 +51,16 @@ class ReactorReceiver:
         self._native, self._connection = module, connection
         self._line = thread.open(sock.fileno(), self)
         self._open = True
+        self._one: Exchange | None = None
         self.eager = True  # the thread knows by itself when to look
 
     def begin(self, one: Exchange) -> bool:
-        capture = one.pieces = self._native.Capture(_WORDS, words.P)
+        self._one, capture = one, self._native.Capture(_WORDS, words.P)
+        one.pieces = capture
         return bool(self._line.attach(capture, one.watch is not None))
 
     def end(self) -> None:
+        self._one = None
         self._line.detach()
 
     def stop(self) -> None:
@@ -72,7 +75,17 @@ class ReactorReceiver:
         connection = self._connection
         if self._open and events & self._native.LOOK:
             connection.look()
+            while self._open and not self._quiet():
+                connection.look()
         if self._open and events & self._native.LOST:
             connection.lost("reset" if code else "closed", os.strerror(code) if code else "")
         if self._open and events & self._native.LOOSE:
             connection.look()
+
+    def _quiet(self) -> bool:
+        """Where each piece must be looked at: leave out those that can be foreseen. False: look again now."""
+        one = self._one
+        if one is None or one.ahead is None or one.cancel_ns is not None or not one.response.between_chunks:
+            return True
+        like = one.ahead()
+        return like is None or bool(self._line.expect(one.fed, like))

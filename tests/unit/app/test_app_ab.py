@@ -16,7 +16,7 @@ from harness import ab, arms, cli, preflight, speed, stages
 from harness.core import config, expfile, manifest
 from harness.core.errors import Exit, InvalidRun, UsageError
 from harness.core.rundir import RunDir, project_root
-from harness.stats import analyse
+from harness.stats import analyse, archive
 
 pytestmark = pytest.mark.timeout(180)  # ten pairs, each written, judged and rendered
 QUICKSTART = project_root() / "configs" / "scenarios" / "quickstart.yaml"
@@ -279,6 +279,16 @@ def test_a_directory_with_something_else_is_refused(bench: Bench) -> None:
     bench.out.mkdir()
     (bench.out / "mine.txt").write_text("x")
     assert bench() == 2 and bench.ran == []
+
+
+def test_an_archive_of_something_else_is_refused_and_costs_nothing(bench: Bench) -> None:
+    rows = archive.empty()
+    rows.loc[0, ["pair_id", "kind", "metric", "window", "d", "scenario", "valid"]] = (
+        1, "aa", "ttft_p50_ms", "steady", 0.1, "another", True)  # fmt: skip
+    archive.write(bench.archive, rows)
+    assert bench("--pairs", "3") == 4 and bench.ran == []
+    bench.archive.unlink()
+    assert bench("--pairs", "3") == 0
 
 
 @pytest.mark.slow

@@ -11,7 +11,20 @@ from harness.core.errors import NotRestored, ScenarioError
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("run", "up", "down", "plan", "recover", "report", "doctor", "faults"):
+    for command in (
+        "run",
+        "ab",
+        "compare",
+        "baseline",
+        "history",
+        "up",
+        "down",
+        "plan",
+        "recover",
+        "report",
+        "doctor",
+        "faults",
+    ):
         with pytest.raises(SystemExit) as ended:
             cli.main([command, "--help"])
         assert ended.value.code == 0

@@ -81,6 +81,23 @@ def test_an_archive_ends_the_cold_start(
     assert code == 1 and "cold start for" not in out
 
 
+def test_an_archive_with_the_five_columns_alone_is_enough(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = archive.read(stored(tmp_path / "archive.parquet"))
+    bare = tmp_path / "bare.parquet"
+    rows[["pair_id", "kind", "metric", "window", "d"]].to_parquet(bare)
+    code, out, _ = run(capsys, str(night), "--archive", str(bare))
+    assert code == 1 and "cold start for" not in out
+
+
+def test_a_place_for_the_verdict_that_is_not_there_is_a_usage_error(
+    night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, str(night), "--json", str(tmp_path / "absent" / "v.json"))
+    assert code == 2 and "absent" in err
+
+
 @pytest.mark.parametrize(("name", "value"), [("scenario", "other"), ("fingerprint_class", "f00d")])
 def test_an_archive_of_something_else_is_refused(
     name: str, value: str, night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

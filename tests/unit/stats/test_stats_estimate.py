@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -63,6 +63,7 @@ def test_no_spread_at_all():
 
 
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=10), st.sampled_from([0.001, 0.03, 0.5]))
+@settings(max_examples=50, deadline=None)
 def test_turning_the_sign_turns_the_estimate(values, s0):
     d = np.array(values)[:, None]
     one, other = estimate.of(d, noise(s0, 42.0)), estimate.of(-d, noise(s0, 42.0))
@@ -72,6 +73,7 @@ def test_turning_the_sign_turns_the_estimate(values, s0):
 
 
 @given(st.lists(st.floats(-100, 100), min_size=3, max_size=10))
+@settings(max_examples=50, deadline=None)
 def test_locations_settle_or_fall_back_to_the_median(values):
     d = np.array(values)[:, None]
     found = estimate.location(d, np.array([0.001]))
@@ -97,6 +99,7 @@ def test_columns_are_alone(monkeypatch):
 
 
 @given(st.floats(-50, 50), st.floats(1, 200), st.floats(1e-9, 1 - 1e-9))
+@settings(max_examples=50, deadline=None)
 def test_tails_and_points_are_scipys(x, df, p):
     assert estimate.upper_tail(np.array([x]), df)[0] == pytest.approx(stats.t.sf(x, df), rel=1e-12)
     assert float(estimate.upper_point(p, df)) == pytest.approx(stats.t.isf(p, df), rel=1e-9, abs=1e-12)

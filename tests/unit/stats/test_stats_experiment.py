@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "swapped labels": (_swap, ["arm", "another system", "labels swapped"]),
     "no pair": (_manifest(pair_id=None), [B2, "pair_id"]),
     "pair of words": (_manifest(pair_id="two"), [B2, "pair_id", "'two'"]),
+    "pair of nothing that can be": (_manifest(pair_id=[2]), [B2, "pair_id", "[2]"]),
     "a copy": (_copy, [B2, "run_id", "twice"]),
     "two experiments": (_manifest(experiment_id="other"), ["experiment_id", "night", "other"]),
     "clock back": (_manifest(started_at="2025-01-01T00:00:00.000Z"), [B2, "started_at", "clock"]),
@@ -197,6 +198,12 @@ def test_a_disturbed_pair_is_dropped_with_its_reason(case: str, night: Path) -> 
 def test_dropping_is_blind_to_the_arm(night: Path) -> None:
     edit_manifest(night / "pair-02-a", probe_ms=30.0)
     assert [pair.pair_id for pair in experiment.read([night]).valid] == [1, 3]
+
+
+def test_ordinary_probe_noise_drops_nothing(night: Path) -> None:
+    for n, run in enumerate(sorted(night.glob("pair-*"))):
+        edit_manifest(run, probe_ms=20.0 + (0.0, 0.2, 0.9, 0.1, 1.1, 0.0)[n])
+    assert len(experiment.read([night]).valid) == 3
 
 
 def test_a_fault_that_met_no_stream_drops_its_pair(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sessions import archive
 
@@ -45,6 +45,7 @@ def test_the_start_where_the_median_is_zero():
 @given(
     st.lists(st.floats(-5, 5).filter(lambda x: abs(x) > 1e-3), min_size=3, max_size=40), st.floats(0.01, 100)
 )
+@settings(max_examples=50, deadline=None)
 def test_the_fixed_point_is_one_and_scales(values, factor):
     h = np.array(values)
     s = scale.robust(h)

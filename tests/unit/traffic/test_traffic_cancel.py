@@ -21,6 +21,7 @@ from harness.core.sutfile import SutState
 from harness.core.words import find_key
 from harness.traffic.client import Client
 from harness.traffic.context import LiveCounters, TrafficContext
+from harness.traffic.hub import Connection
 
 N = 30
 
@@ -221,3 +222,27 @@ def test_cancel_is_harmless_when_nothing_is_open(lab: Lab) -> None:
         client.ask()
         client.close()
     assert len(lab.records) == 1
+
+
+@pytest.mark.reactor
+def test_the_reactor_wakes_the_hub_once_more_for_a_cancel_after_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    lab, looks, look = Lab(Generator(engine="reactor")), [], Connection.look
+
+    def noting(self: Connection) -> None:
+        looks.append(1)
+        look(self)
+
+    monkeypatch.setattr(Connection, "look", noting)
+    with Answering(25, "hang") as server:
+        one = go(lab, server, Cancel(mode="rst", after_tokens=25))
+    assert (one.outcome, one.tokens_received, one.violations) == ("cancelled", 25, [])
+    assert len(looks) <= 6  # the head, the first token, perhaps a join, the last
+    assert lab.traffic is not None
+    lab.traffic.close()
+
+
+def test_a_cancel_after_many_tokens_of_which_one_is_not_as_expected(lab: Lab) -> None:
+    strange = b'data: {"choices":[{"index":0,"delta":{"content":" zzz"}}]}\n\n'
+    with Answering(6, *chunked(strange, end=False), 6, "hang") as server:
+        one = go(lab, server, Cancel(mode="rst", after_tokens=10))
+    assert (one.outcome, one.tokens_received, one.violations) == ("cancelled", 10, ["foreign_tokens"])

@@ -17,6 +17,7 @@ from harness.core.records import OUTCOMES, VIOLATIONS
 from harness.traffic import chunks
 from harness.traffic.http1 import Response
 from harness.traffic.integrity import judge
+from harness.traffic.pieces import Pieces
 from harness.traffic.transcript import End, Expectation, Findings, Transcript
 
 KEY = (17, 4001)
@@ -191,9 +192,19 @@ def test_coalesced_events_have_an_error_bound() -> None:
     early = answer([b"".join(GOOD[:2]), *GOOD[2:]])
     assert (early.coalesced, early.time_error_us) == (1, 500_000)  # since the request was sent
     tail = answer([*GOOD[: N - 1], b"".join(GOOD[N - 1 :])])
-    assert (tail.coalesced, tail.time_error_us) == (0, None)  # usage and [DONE] are no tokens
+    # Usage and [DONE] are no tokens, but the read has their time.
+    assert (tail.coalesced, tail.time_error_us, tail.coalesced_late) == (0, 10_000, 0)
+    half = answer([*GOOD[:3], GOOD[3] + GOOD[4][:9], GOOD[4][9:], *GOOD[5:]])
+    assert (half.coalesced, half.time_error_us) == (0, 10_000)
+
     close = answer(parts, times=[10**9, 10**9 + 1500, *range(2 * 10**9, 2 * 10**9 + len(parts) - 2)])
     assert (close.time_error_us, close.coalesced_late) == (2, 0)
+
+
+def test_what_could_not_be_read_before_can_not_have_come_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pieces, "since", lambda self, index: 1_010_000_000 - 700_000 if index == 1 else 0)
+    found = answer([GOOD[0], b"".join(GOOD[1:4]), *GOOD[4:]])
+    assert (found.coalesced, found.time_error_us, found.coalesced_late) == (2, 700, 0)
 
 
 def test_an_event_cut_in_two_arrives_with_its_end() -> None:

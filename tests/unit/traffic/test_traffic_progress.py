@@ -48,3 +48,13 @@ def test_never_more_than_have_arrived(events: int, cuts: list[int], token: int) 
     pieces = [whole[a:b] for a, b in zip([0, *ends], [*ends, len(whole)], strict=True)]
     found = Progress().past({stream(*pieces)}, token)
     assert not found or events > token
+
+
+def test_only_the_deltas_of_a_responses_stream_count() -> None:
+    created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    delta = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta"}\n\n'
+    one = Exchange(b"POST /v1/responses HTTP/1.1\r\n\r\n")
+    one.pieces = Pieces(
+        ([], piece, 0) for piece in (created * 20, delta * (NOT_TOKENS + 2), delta * 4, created)
+    )
+    assert (Progress().past({one}, 5), Progress().past({one}, 6)) == (1, 0)
