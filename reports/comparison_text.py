@@ -10,6 +10,23 @@ from reports.data import ComparedMetric
 JUDGED = ("regression", "not_recovered", "inconclusive", "improvement", "pass")
 
 
+MAX_RATIO, MAX_PAIRS = 3.0, 50  # beyond these, figures only say that nobody can tell
+
+
+def named_from(ratio: float | None) -> str:
+    """The smallest change that would have been named, as far as that is a useful figure."""
+    return (
+        f"over {text.percent(MAX_RATIO)}" if ratio is not None and ratio > MAX_RATIO else text.percent(ratio)
+    )
+
+
+def more_pairs(count: int) -> str:
+    """How many more pairs would decide, as far as that is a useful figure."""
+    if count > MAX_PAIRS:
+        return f"more than {MAX_PAIRS} more pairs"
+    return f"about {count} more pair{'s' if count > 1 else ''}"
+
+
 def change(row: ComparedMetric) -> str:
     """The change with its interval and p."""
     if row.delta_ratio is None:
@@ -53,7 +70,7 @@ def _open(judged: Sequence[ComparedMetric], over: str) -> list[str]:
         return []
     more = max((row.more_pairs or 0 for row in still), default=0)
     names = ", ".join(f"{row.metric} in {row.window}" for row in still)
-    would = f" About {more} more pair{'s' if more > 1 else ''} would decide." if more else ""
+    would = f" It would take {more_pairs(more)} to decide." if more else ""
     return [f"Undecided {over}: {names}.{would}"]
 
 
@@ -64,6 +81,6 @@ def _sharpness(judged: Sequence[ComparedMetric], over: str) -> list[str]:
         return []
     (sharp, metric, window), (blunt, other, there) = seen[0], seen[-1]
     return [
-        f"What would have been named with 90% probability {over}: a change for the worse of {text.percent(sharp)} "
-        f"in {metric} ({window}) at best, of {text.percent(blunt)} in {other} ({there}) at worst."
+        f"What would have been named with 90% probability {over}: a change for the worse of {named_from(sharp)} "
+        f"in {metric} ({window}) at best, of {named_from(blunt)} in {other} ({there}) at worst."
     ]

@@ -18,7 +18,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from reports import forest, plots, text
+from reports import comparison_text, forest, plots, text
 from reports.data import Fault, Invariant, MetricRow, ReportData, Timeline
 
 MAX_BYTES = 3_000_000
@@ -222,6 +222,8 @@ def environment(data: ReportData) -> list[tuple[str, str]]:
     rows += sorted(run.fingerprint.items())
     rows += [("trace sha256", run.trace_sha256 or text.UNKNOWN),
              ("config sha256", run.config_sha256 or text.UNKNOWN)]  # fmt: skip
+    if data.comparison is not None:  # of many runs: each has its own page
+        rows = [row for row in rows if row[0] not in ("processes", "host afterwards", "trace sha256")]
     return rows
 
 
@@ -301,5 +303,6 @@ def templates() -> jinja2.Environment:
     made.globals |= {
         "count": text.count, "seconds": text.seconds, "percent": text.percent, "quantity": text.quantity,
         "and_more": text.and_more, "share": text.percent, "signed_percent": text.signed_percent,
+        "named_from": comparison_text.named_from, "more_pairs": comparison_text.more_pairs,
     }  # fmt: skip
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports import text
+from reports.comparison_text import more_pairs, named_from
 from reports.data import ComparedFault, ComparedMetric, Comparison, ReportData
 from reports.markdown_text import code, plain, table
 
@@ -39,14 +40,14 @@ def _metrics(one: Comparison) -> str:
 def _row(row: ComparedMetric) -> list[str]:
     known = row.ci_low is not None and row.ci_high is not None
     interval = f"{text.signed_percent(row.ci_low)} to {text.signed_percent(row.ci_high)}" if known else "–"
-    more = f", about {row.more_pairs} more pairs" if row.more_pairs else ""
+    more = f", {more_pairs(row.more_pairs)}" if row.more_pairs else ""
     note = f" ({plain(row.note)})" if row.note else ""
     return [
         code(row.metric), code(row.window), plain(text.quantity(row.baseline, row.unit)),
         plain(text.quantity(row.candidate, row.unit)),
         "–" if row.delta_ratio is None else text.signed_percent(row.delta_ratio), interval,
         "–" if row.margin_ratio is None else text.percent(row.margin_ratio),
-        "–" if row.mde_ratio is None else text.percent(row.mde_ratio),
+        "–" if row.mde_ratio is None else named_from(row.mde_ratio),
         MARKS.get(row.status, plain(row.status)) + more + note,
     ]  # fmt: skip
 

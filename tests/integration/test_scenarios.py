@@ -180,6 +180,21 @@ def overload(done: Done) -> None:
     assert metric(done, "recover_s", "fault:kill") is not None
 
 
+def retry_storm(done: Done) -> None:
+    rows = done.requests
+    assert metric(done, "migrations_ledger", "fault:kill") == metric(done, "in_flight_at_fault", "fault:kill")
+    assert (
+        metric(done, "amplification_ratio", "steady")
+        < 1.1
+        < metric(done, "amplification_ratio", "fault:kill")
+    )
+    by_retry = rows[(rows.attempt > 0) & (rows.outcome == "ok")]
+    assert len(by_retry) > 0 and set(rows[rows.attempt > 0].retry_of) <= set(
+        rows[rows.attempt == 0].request_id
+    )
+    assert done.invariant("load_delivered")["ok"] is True
+
+
 # finding, whether `make test` runs it
 FINDINGS: dict[str, tuple[Finding, bool]] = {
     "quickstart": (quickstart, False),  # test_run_quickstart.py has a shorter one
@@ -203,6 +218,7 @@ FINDINGS: dict[str, tuple[Finding, bool]] = {
     "nats-outage": (nats_outage, True),
     "engine-death": (engine_death, False),
     "overload": (overload, True),
+    "retry-storm": (retry_storm, False),
 }
 VARIANTS: dict[str, tuple[str, str, Finding]] = {  # what a page says under "Vary it"
     "gray-worker-without-timeout": ("gray-worker", "sut.env={}", gray_worker_waits),

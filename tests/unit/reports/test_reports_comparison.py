@@ -35,8 +35,15 @@ def test_what_is_worse_comes_first_with_how_much_and_how_sure() -> None:
 def test_what_is_open_says_what_it_would_take() -> None:
     said = says([row("inconclusive", 0.05, more_pairs=4)], 5, "a", "b")
     assert (
-        said[0] == "Undecided over 5 pairs of runs: ttft_p50_ms in steady. About 4 more pairs would decide."
+        said[0]
+        == "Undecided over 5 pairs of runs: ttft_p50_ms in steady. It would take about 4 more pairs to decide."
     )
+
+
+def test_figures_that_mean_nothing_are_cut() -> None:
+    said = says([row("inconclusive", 0.05, more_pairs=2311, mde_ratio=59_204.4)], 3, "a", "b")
+    assert "more than 50 more pairs" in said[0] and "2311" not in said[0]
+    assert "over 300%" in said[1] and "5,920,440" not in said[1]
 
 
 def test_no_worse_is_said_of_what_was_judged_only() -> None:
