@@ -181,16 +181,13 @@ def answered_ratio(scope: Scope) -> float | None:
     """Of the requests that overlap the window and were no retries, those that a client got an answer to (ok)
     in the end, be it by a later attempt; cancelled ones left out."""
     s = scope.streams
-    again = retried(s)
-    logical = np.where(again, s.frame["retry_of"].fillna("").to_numpy(object), s.request_id)
-    answered = np.isin(s.request_id, logical[s.is_("ok")])
-    asked = scope.rows & ~again & ~s.is_("cancelled")
-    return int((asked & answered).sum()) / int(asked.sum()) if asked.any() else None
+    asked = scope.rows & ~retried(s) & ~s.is_("cancelled")
+    return int((asked & s.answered).sum()) / int(asked.sum()) if asked.any() else None
 
 
 def retried(s: Streams) -> Bools:
     """Rows that repeat an earlier attempt."""
-    return np.asarray(s.frame["attempt"].fillna(0).to_numpy(np.int64) > 0, bool)
+    return s.retried
 
 
 def migrations_counted(kind: str, scope: Scope) -> float | None:

@@ -72,6 +72,18 @@ class Streams:
         told = self.frame["t_cancel_ns"]
         return np.where(told.isna(), self.end, told.fillna(0).to_numpy(np.int64)).astype(np.int64)
 
+    @cached_property
+    def retried(self) -> Bools:
+        """Rows that repeat an earlier attempt."""
+        return np.asarray(self.frame["attempt"].fillna(0).to_numpy(np.int64) > 0, bool)
+
+    @cached_property
+    def answered(self) -> Bools:
+        """Rows whose client got an answer (ok) in the end, be it by a later attempt."""
+        ok = self.is_("ok")
+        later = self.frame["retry_of"][ok & self.retried].dropna()
+        return ok | pd.Series(self.request_id).isin(set(later)).to_numpy(bool) if len(later) else ok
+
     @property
     def failed(self) -> Bools:
         return self.is_(*sorted(FAILED))

@@ -95,6 +95,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     return made
 
 
+@pytest.mark.slow
 def test_abba_with_one_trace_a_pair(bench: Bench) -> None:
     assert bench() == 0
     assert [arm for _, arm in bench.ran[:8]] in (
@@ -115,6 +116,7 @@ def test_the_coin_depends_on_the_seed_alone() -> None:
     assert {"".join(one) for one in orders.values()} == {"ABBAABBA", "BAABBAAB"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [Truth(ttft=0.5)], indirect=True)
 def test_it_stops_at_the_first_look_that_decides(bench: Bench) -> None:
     assert bench() == 1
@@ -169,6 +171,7 @@ def test_killed_after_pair_3_it_goes_on_with_pair_4(bench: Bench) -> None:
     assert [one.name[:7] for one in (bench.out / "aside").iterdir()] == ["pair-04"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_whole(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.before = lambda pair, arm: 130 if (pair, arm) == (2, ab.order_of(1, 2)[1]) else None
     assert bench("--pairs", "3") == 130
@@ -281,6 +284,7 @@ def test_a_directory_with_something_else_is_refused(bench: Bench) -> None:
     assert bench() == 2 and bench.ran == []
 
 
+@pytest.mark.slow
 def test_an_archive_of_something_else_is_refused_and_costs_nothing(bench: Bench) -> None:
     rows = archive.empty()
     rows.loc[0, ["pair_id", "kind", "metric", "window", "d", "scenario", "valid"]] = (
@@ -299,6 +303,7 @@ def test_a_finished_experiment_says_the_same_again(bench: Bench) -> None:
     assert (bench.out / "verdict.json").read_bytes() == before and bench.ran == ran
 
 
+@pytest.mark.slow
 def test_it_says_where_it_stands(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench("--pairs", "3")
     said = capsys.readouterr().err

@@ -43,6 +43,7 @@ def test_a_table_a_verdict_and_a_file(
     assert (written["status"], written["exit_code"]) == ("regression", 1)
 
 
+@pytest.mark.slow
 def test_runs_one_by_one_say_the_same(night: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(one) for one in night.glob("pair-*")]
     assert run(capsys, *runs)[1] == run(capsys, str(night))[1]
@@ -81,6 +82,7 @@ def test_an_archive_ends_the_cold_start(
     assert code == 1 and "cold start for" not in out
 
 
+@pytest.mark.slow
 def test_an_archive_with_the_five_columns_alone_is_enough(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_place_for_the_verdict_that_is_not_there_is_a_usage_error(
     assert code == 2 and "absent" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("scenario", "other"), ("fingerprint_class", "f00d")])
 def test_an_archive_of_something_else_is_refused(
     name: str, value: str, night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -107,6 +110,7 @@ def test_an_archive_of_something_else_is_refused(
     assert code == 4 and name in out and value in out
 
 
+@pytest.mark.slow
 def test_a_truncated_archive_is_refused_and_an_absent_one_named(
     night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +149,7 @@ def test_an_experiment_leaves_verdict_and_reports(night: Path, tmp_path: Path) -
     assert any(line.startswith("archive") and "residuals" in line for line in said)
 
 
+@pytest.mark.slow
 def test_the_archive_grows_by_aa_pairs_and_by_residuals_once(
     night: Path, equal: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +168,7 @@ def test_the_archive_grows_by_aa_pairs_and_by_residuals_once(
     assert set(grown["kind"]) == {"aa", "residual"} and grown["pair_id"].nunique() > 5
 
 
+@pytest.mark.slow
 def test_an_experiment_is_not_its_own_yardstick(equal: Path, tmp_path: Path) -> None:
     store = tmp_path / "archive.parquet"
     finish(equal, store)
@@ -171,6 +177,7 @@ def test_an_experiment_is_not_its_own_yardstick(equal: Path, tmp_path: Path) -> 
     assert comparing.judge([equal], store)[1] == before
 
 
+@pytest.mark.slow
 def test_the_copy_of_the_archive_makes_the_verdict_repeatable(night: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(night, tmp_path / "night"))
     store = stored(tmp_path / "archive.parquet")

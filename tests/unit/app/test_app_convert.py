@@ -197,6 +197,19 @@ def test_aiperfs_own_file_gives_aiperfs_own_figures(tmp_path: Path) -> None:
     assert data.scenario.sut.url == summary["input_config"]["endpoint"]["urls"][0]
 
 
+def test_aiperf_against_real_dynamo_with_cancels() -> None:
+    export = aiperf_in.read(FIXTURE / "mocker-cancelled.jsonl", (503, 529))
+    assert [row["outcome"] for row in export.rows].count("cancelled") == 5 and export.notes == ()
+    for row in export.rows:
+        cancelled = row["outcome"] == "cancelled"
+        assert (row["status"], row["t_cancel_ns"] is not None) == (
+            (None, True) if cancelled else (200, False)
+        )
+        assert (
+            cancelled or row["tokens_received"] == row["usage_completion_tokens"] == row["token_events"] == 12
+        )
+
+
 def test_aiperfs_own_records_come_back_as_aiperf_wrote_them(tmp_path: Path) -> None:
     main(["convert", str(FIXTURE), "--from", "aiperf", "--out", str(tmp_path / "run")])
     assert main(["convert", str(tmp_path / "run"), "--to", "aiperf"]) == 0

@@ -64,6 +64,7 @@ def test_more_rejections_are_named(tmp_path: Path) -> None:
     assert found["status"] == "regression" and row(found, "shed_ratio", "all")["status"] == "regression"
 
 
+@pytest.mark.slow
 def test_streams_that_no_longer_migrate_are_named(tmp_path: Path) -> None:
     def end_there(_: int, arm: str, parts: Parts) -> None:
         if arm == "B":
@@ -77,6 +78,7 @@ def test_streams_that_no_longer_migrate_are_named(tmp_path: Path) -> None:
     assert row(found, "migrated_ratio", "fault")["status"] == "regression"
 
 
+@pytest.mark.slow
 def test_fewer_than_all_looks_are_one_look_unless_somebody_planned_more(tmp_path: Path) -> None:
     loose = make_session(tmp_path / "loose", 5)
     planned = make_session(tmp_path / "planned", 5, looks=[3, 5, 7, 10])
@@ -141,6 +143,7 @@ def test_a_breach_counts_although_the_data_are_refused(what: str, tmp_path: Path
     assert any(f"{what}_sha256" in one for one in found["reasons"])
 
 
+@pytest.mark.slow
 def test_a_breach_in_a_dropped_pair_counts(tmp_path: Path) -> None:
     night = make_session(tmp_path / "night", 4, change=duplicated((2, "B")))
     edit_manifest(night / "pair-02-a", probe_ms=40.0)
@@ -165,6 +168,7 @@ def test_a_lost_request_is_a_breach(tmp_path: Path) -> None:
     assert found["exit_code"] == 1 and invariant(found, "no_lost_requests")["count"] == 1
 
 
+@pytest.mark.slow
 def test_a_service_that_never_recovered_is_a_breach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "KILL_S", 50.0)
     monkeypatch.setattr(sessions, "BACK_S", 52.0)
@@ -191,6 +195,7 @@ def test_gates_are_held_against_the_candidate(ttft_max: int, status: str, code: 
     assert found["gates"][0]["ok"] is (code == 0)
 
 
+@pytest.mark.slow
 def test_swapped_arms_turn_the_change_round(tmp_path: Path) -> None:
     worse = make_session(tmp_path / "worse", 10, Truth(ttft=0.15), looks=[10])
     turned = Path(shutil.copytree(worse, tmp_path / "night"))
@@ -212,6 +217,7 @@ sys.stdout.buffer.write(verdict.to_bytes(paired.judge(experiment.read(paths), No
 """
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_whatever_the_order_zone_and_process(worse: Path) -> None:
     runs = sorted(worse.iterdir())
     expected = verdict.to_bytes(judge(worse))

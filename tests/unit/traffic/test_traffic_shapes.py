@@ -212,6 +212,8 @@ R2, R2C = Shape(reasoning=2), Shape(reasoning=2, call=True)
         ("1.6.1-chat-reasoning-non-stream", 5, R2, False, (20, 1, 5, 15, 2, 0)),
         ("1.6.1-chat-tool-non-stream", 5, CALL, False, (72, 1, 5, 67, 0, 5)),
         ("1.6.1-chat-chunk-usage", 5, words.PLAIN, True, (5, 2, 5, 0, 0, 0)),
+        ("1.6.1-completions-chunk-usage", 5, words.PLAIN, True, (5, 2, 5, 0, 0, 0)),
+        ("1.4.2-completions-chunk-usage", 5, words.PLAIN, True, (5, 2, 5, 0, 0, 0)),
     ],
 )  # fmt: skip
 def test_dynamos_own_shapes(name: str, n: int, shape: Shape, stream: bool, told: tuple[int, ...]) -> None:
