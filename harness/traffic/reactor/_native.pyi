@@ -3,6 +3,7 @@ from typing import Any
 from harness.traffic.pieces import Like
 from harness.traffic.stamps import Piece
 
+INTERFACE: int
 LOOK: int
 LOST: int
 LOOSE: int

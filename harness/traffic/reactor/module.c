@@ -488,6 +488,8 @@ static int set_up(PyObject *module) {
     if (!(state->capture = add_type(module, &capture_spec))) return -1;
     if (!(state->line = add_type(module, &line_spec))) return -1;
     if (!(state->reactor = add_type(module, &reactor_spec))) return -1;
+    /* raise it, and native.INTERFACE with it, when what this module takes or gives changes */
+    if (PyModule_AddIntConstant(module, "INTERFACE", 1)) return -1;
     if (PyModule_AddIntConstant(module, "LOOK", LINE_LOOK) || PyModule_AddIntConstant(module, "LOST", LINE_LOST) ||
         PyModule_AddIntConstant(module, "LOOSE", LINE_LOOSE))
         return -1;

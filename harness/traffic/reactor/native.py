@@ -10,10 +10,21 @@ from typing import Any
 
 NAME = "harness.traffic.reactor._native"
 BUILD_ENV = "SQUALL_REACTOR"  # another build of it, such as one with sanitizers: the file's path
+INTERFACE = 1  # of module.c
 
 
 def load() -> Any:
-    """The extension module. Raises ImportError where it was not built, or not for this Python."""
+    """The extension module. Raises ImportError where it was not built, not for this Python, or from older sources."""
+    module = _load()
+    built = getattr(module, "INTERFACE", 0)
+    if built != INTERFACE:
+        raise ImportError(
+            f"it was built from other sources: interface {built}, this squall wants {INTERFACE}"
+        )
+    return module
+
+
+def _load() -> Any:
     other = os.environ.get(BUILD_ENV)
     if not other or NAME in sys.modules:
         return importlib.import_module(NAME)

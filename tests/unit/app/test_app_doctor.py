@@ -61,3 +61,10 @@ def test_a_reactor_that_is_not_there_is_refused_before_anything_starts(monkeypat
         preflight.check(config.build(tree, "t.yaml"), "t.yaml")
     with pytest.raises(UsageError, match="no compiler"):
         engine.HubEngine("reactor")
+
+
+def test_a_reactor_of_other_sources_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.why_not() is not None:
+        pytest.skip(str(native.why_not()))
+    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    assert "built from other sources" in str(native.why_not()) and engine.choose("auto") == "hub"
