@@ -57,15 +57,18 @@ class Single:
 
 
 class Client:
-    """Requests 0, 1, 2, ... of user number `user`. `on_record` is told of each, after the sink."""
+    """Requests 0, 1, 2, ... of user number `user`. `on_record` is told of each, after the sink.
+
+    Frontends are taken in `turn`, by default the user's number.
+    """
 
     def __init__(
         self, traffic: TrafficContext, spec: UserClass, user: int, on_record: OnRecord,
-        single: Single | None = None,
+        single: Single | None = None, turn: int | None = None,
     ) -> None:  # fmt: skip
         self._traffic, self.spec, self._user, self._on_record = traffic, spec, user, on_record
         self._route = prompts.ROUTES[spec.user_class]
-        self._url = url_of(traffic, user)
+        self._url = url_of(traffic, user if turn is None else turn)
         base_tokens = prompts.shortest(self._route, prompts.shape(spec))
         seed = traffic.scenario.seed
         if single is None:
@@ -266,9 +269,9 @@ class Client:
         )
 
 
-def url_of(traffic: TrafficContext, user: int) -> str:
-    """The frontend that a user talks to."""
-    return traffic.sut.urls[user % len(traffic.sut.urls)]
+def url_of(traffic: TrafficContext, turn: int) -> str:
+    """The frontend that a user talks to: one after the other."""
+    return traffic.sut.urls[turn % len(traffic.sut.urls)]
 
 
 def receive_bytes(spec: UserClass) -> int:

@@ -53,9 +53,12 @@ def start(user: Any) -> None:
         raise RuntimeError("a user started outside a test: test_start has made no TrafficContext")
     name = type(user).__name__
     slot = traffic.numbering.next(name)
-    number = slot * len(CLASSES) + CLASSES.index(name)
+    index = CLASSES.index(name)
     spec, user.squall_rank = entry(traffic.scenario, name, slot)
-    user.squall_client = Client(traffic, spec, number, lambda record: report(user, record))
+    user.squall_client = Client(
+        traffic, spec, slot * len(CLASSES) + index, lambda record: report(user, record),
+        turn=slot + index,  # numbers of one class are all even, or all odd: they would share a frontend
+    )  # fmt: skip
 
 
 def loop(user: Any) -> None:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.core import proc
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in this very hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay on one worker, for they share a run; each scenario has its own and goes anywhere."""
     for item in items:

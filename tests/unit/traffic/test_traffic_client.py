@@ -202,6 +202,11 @@ def test_several_frontends_share_the_users(make: Make) -> None:
             client.ask()
             client.close()
         assert (a.connections, b.connections) == (2, 2)
+        for turn in range(4):  # numbers of one class are all even: their turns are not
+            client = Client(traffic, SPEC, 4 * turn, lambda record: None, turn=turn)
+            client.ask()
+            client.close()
+        assert (a.connections, b.connections) == (4, 4)
 
 
 def test_think_time(make: Make) -> None:
