@@ -13,7 +13,7 @@ test: .venv/.dev .venvs/dynamo-1.6.1/squall-lock.sha256 .venvs/dynamo-1.4.2/squa
 	@$(BIN)/python tests/install.py
 	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 2 --dist loadfile -m "not load and not slow"
 	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 4 --dist worksteal -m "slow and not load"
-	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 2 --dist loadgroup -m load
+	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 3 --dist loadgroup -m load
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -25,9 +25,9 @@ check: .venv/.dev
 matrix: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
 	SQUALL_MATRIX=all $(BIN)/pytest -q -n 4 --dist load --durations 3 tests/integration/test_faults_matrix.py
 
-# Every scenario under configs/scenarios, one after the other, each with its documented finding.
+# Every scenario under configs/scenarios, each with its documented finding.
 scenarios: .venv/.dev .venvs/dynamo-$(DYNAMO)/squall-lock.sha256
-	SQUALL_SCENARIOS=all $(BIN)/pytest -q --durations 30 tests/integration/test_scenarios.py
+	SQUALL_SCENARIOS=all $(BIN)/pytest -q -n 2 --durations 30 tests/integration/test_scenarios.py
 
 fix: .venv/.dev
 	$(BIN)/ruff check --fix .
