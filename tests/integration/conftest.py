@@ -14,14 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.core import proc
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in this very hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay on one worker, for they share a run; each scenario has its own and goes anywhere."""
-    for item in items:
-        if item.get_closest_marker("load") and item.path.stem != "test_scenarios":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture
 def killing() -> Iterator[Callable[[str], None]]:
     """Register run ids whose processes must not outlive the test, also when it fails."""
