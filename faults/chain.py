@@ -114,9 +114,12 @@ class Chain:
 
     def _strike(self, undo: Undo, why: Callable[[], dict[str, Any]]) -> bool:
         self.struck = True
-        self.fault.inject(self._ports, self.target, undo)
+        struck_ns = self.fault.inject(self._ports, self.target, undo)
         self._write("injected", evidence=why())
         seen = self.fault.verify(self._ports, self.target, undo)
+        if struck_ns is not None:
+            since_ns = seen.at_ns if seen.since_ns is None else seen.since_ns
+            seen = dataclasses.replace(seen, at_ns=struck_ns, since_ns=since_ns)
         self._held_ns = seen.at_ns if seen.since_ns is None else seen.since_ns
         self._write("verified", evidence=self._evidence(seen, "effective_ns"))
         return True

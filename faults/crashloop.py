@@ -47,9 +47,8 @@ class Crashloop:
             raise FaultError(f"{t.name}: {undo.saved['note']}, so it can't crash twice")
         return undo
 
-    def inject(self, p: Ports, t: Target, undo: Undo) -> None:
-        if not tree.kill(p, undo.identity, tree.members(undo)):
-            raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
+    def inject(self, p: Ports, t: Target, undo: Undo) -> int:
+        return tree.strike(p, t, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """/proc: `times` processes, each with an identity of its own, each seen gone."""

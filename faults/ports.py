@@ -315,8 +315,11 @@ class Fault(Protocol):
     def prepare(self, p: Ports, t: Target) -> Undo:
         """Read only; everything that recover needs, known BEFORE inject."""
 
-    def inject(self, p: Ports, t: Target, undo: Undo) -> None:
-        """The side effect."""
+    def inject(self, p: Ports, t: Target, undo: Undo) -> int | None:
+        """The side effect. May return since when it holds (CLOCK_MONOTONIC ns), once `verify` has proven it.
+
+        A killed process's clients hear of its end before anybody can see it gone.
+        """
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """By an independent channel, never by our own call's return value. at_ns: effective."""

@@ -40,9 +40,8 @@ class Kill:
     def prepare(self, p: Ports, t: Target) -> Undo:
         return tree.prepare_end(p, t, stop=False)
 
-    def inject(self, p: Ports, t: Target, undo: Undo) -> None:
-        if not tree.kill(p, undo.identity, tree.members(undo)):
-            raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
+    def inject(self, p: Ports, t: Target, undo: Undo) -> int:
+        return tree.strike(p, t, undo)
 
     def verify(self, p: Ports, t: Target, undo: Undo) -> Evidence:
         """/proc: pid and start time of the whole tree are gone; every port it listened on refuses."""

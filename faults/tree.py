@@ -86,6 +86,14 @@ def kill(p: Ports, who: Identity, known: Sequence[Identity] = ()) -> list[Identi
     return struck
 
 
+def strike(p: Ports, t: Target, undo: Undo) -> int:
+    """Kill the target as it was at `prepare`; CLOCK_MONOTONIC ns just before. Raises FaultError when it is gone."""
+    at_ns = clock.now_ns()
+    if not kill(p, undo.identity, members(undo)):
+        raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
+    return at_ns
+
+
 def _still(p: Ports, who: Sequence[Identity]) -> bool:
     return not moving(p, who)
 
