@@ -13,7 +13,8 @@ test: .venv/.dev .venvs/dynamo-1.6.1/squall-lock.sha256 .venvs/dynamo-1.4.2/squa
 	@$(BIN)/python tests/install.py
 	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 2 --dist loadfile -m "not load and not slow"
 	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 4 --dist worksteal -m "slow and not load"
-	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 3 --dist loadfile -m load
+	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -n 3 --dist loadfile -m "load and not alone"
+	REQUIRE=$(REQUIRE) $(BIN)/pytest -q -m alone
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -33,6 +33,7 @@ def pairs_done(out: Path) -> int:
         return 0
 
 
+@pytest.mark.alone  # what else runs would look like a machine that changes its speed, and drop the pair
 def test_a_slower_engine_is_named_although_it_was_killed_after_a_pair(
     tmp_path: Path, killing: Callable[[str], None]
 ) -> None:
