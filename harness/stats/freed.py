@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from harness.core.clock import NS
 from harness.stats.analysis import FaultEvent, Invariant
 from harness.stats.load import RunData
@@ -32,20 +34,22 @@ def freed(data: RunData, happened: Sequence[FaultEvent], all_known: bool) -> Inv
     judged = False
     ends = dict(zip(data.requests.request_id, data.requests.end, strict=True))
     over_ns = max(ends.values(), default=0) - ENDING_NS
-    dead = data.manifest.get("dead")
+    dead, cut_short = data.manifest.get("dead"), data.manifest.get("cut_short_ns") is not None
     for target, segments in data.segments.groupby("target", sort=True):
         born_ns = _born_ns(str(target), happened)
         if born_ns is None or (isinstance(dead, list) and target in dead):
             continue
         mine = segments[segments["start_ns"] > born_ns]
+        before = segments[segments["start_ns"] <= born_ns]  # of them a pause lets go on what it stopped
         is_open = mine["end_ns"] == OPEN
         held = [str(name) for name in mine["request_id"][is_open] if ends.get(name, OPEN) < over_ns]
         if held:
             judged = True
             ids += held
             bad.append(f"{target} never ended {len(held)} streams that their clients had left")
-        elif not is_open.any() and len(mine):
-            last = mine.sort_values("end_ns").iloc[-1]
+        elif not is_open.any() and len(mine) and not (cut_short and (before["end_ns"] == OPEN).any()):
+            ended = pd.concat([mine, before[(before["end_ns"] > born_ns) & (before["end_ns"] != OPEN)]])
+            last = ended.sort_values("end_ns").iloc[-1]
             if last["running"] >= 0:
                 judged = True
                 bad += _still(str(target), int(last["running"]), int(last["used"]))

@@ -166,6 +166,25 @@ def test_engines_are_judged_from_their_last_recovery_on(tmp_path):
     assert invariant(analyse.analyse(write_run(tmp_path / "b", parts))).ok is False
 
 
+def test_streams_from_before_a_pause_may_still_hold_something_after_it(tmp_path):
+    """A paused engine goes on with them: what it holds after the last of all counts, not of the new ones."""
+
+    def judged(name, *older, **manifest):
+        parts = plain_parts(
+            [*(record(n) for n in range(5, 65)), left("a"), left("b", t_start_ns=30 * NS, at_s=31)],
+            faults=[SCENARIO["faults"][0]],
+        )
+        parts.journal = fault_lines(1, "kill", "worker-1", 20, 22, 23, 24)
+        parts.manifest.update(manifest)
+        newer = [line | {"t_mono_ns": line["t_mono_ns"] + 20 * NS} for line in seg("b", 11.1, held=(1, 4))]
+        parts.segments = {"worker-1": [*older, *newer]}
+        return invariant(analyse.analyse(write_run(tmp_path / name, parts)))
+
+    assert judged("last", *seg("a", 40)).ok is True
+    assert judged("never", *seg("a")).ok is False
+    assert judged("cut", *seg("a"), cut_short_ns=32 * NS).ok is None, "its run was over before it was"
+
+
 def test_old_logs_without_what_is_held(tmp_path):
     lines = [{k: v for k, v in line.items() if k not in ("running", "used")} for line in seg("a", 10.14)]
     assert invariant(judge(tmp_path, [left("a")], [lines])).ok is None
