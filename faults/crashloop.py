@@ -60,7 +60,7 @@ class Crashloop:
             if who in seen:
                 raise FaultError(f"{t.name}: pid {who.pid} is no new process")
             _await_back(p, t, who)
-            struck = tree.kill(p, who)
+            struck, _ = tree.kill(p, who)
             seen.append(who)
             gone_ns.append(_await_gone(p, t, struck or [who]))
         proof = f"{len(seen)} processes, one after the other, each a new one and each gone: {tree.pids(seen)}"

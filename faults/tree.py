@@ -64,32 +64,34 @@ def verify_started(p: Ports, t: Target, undo: Undo) -> Evidence:
     )
 
 
-def kill(p: Ports, who: Identity, known: Sequence[Identity] = ()) -> list[Identity]:
-    """SIGKILL to a process and its whole tree; who was struck, nobody when it was gone.
+def kill(p: Ports, who: Identity, known: Sequence[Identity] = ()) -> tuple[list[Identity], int]:
+    """SIGKILL to a process and its whole tree: who was struck (nobody: it was gone), and when (CLOCK_MONOTONIC ns).
 
-    First everybody is stopped and looked at until nobody new appears: a child that is made while its
-    parent dies belongs to init afterwards, and nobody finds it any more. `known`: who else belongs to it.
+    Where there are children, everybody is stopped first and looked at until nobody new appears: a child
+    that is made while its parent dies belongs to init afterwards, and nobody finds it any more. One
+    without children isn't: requests that reach it while it is stopped would be nobody's. `known`: who
+    else belongs to it.
     """
-    if not p.processes.signal(who, signal.SIGSTOP):
-        return []
-    struck, new = [who], [one for one in known if one != who]
-    while True:
+    others = [one for one in dict.fromkeys((*p.processes.tree(who), *known)) if one != who]
+    at_ns = clock.now_ns()
+    if not p.processes.signal(who, signal.SIGSTOP if others else signal.SIGKILL):
+        return [], at_ns
+    struck, new = [who], others
+    while new:
         for one in new:
             p.processes.signal(one, signal.SIGSTOP)
         struck += new
         clock.wait_until(partial(_still, p, tuple(struck)), EFFECT_S, LOOK_S / 20)
         new = [one for one in p.processes.tree(who) if one not in struck]
-        if not new:
-            break
     for one in struck:
         p.processes.signal(one, signal.SIGKILL)
-    return struck
+    return struck, at_ns
 
 
 def strike(p: Ports, t: Target, undo: Undo) -> int:
     """Kill the target as it was at `prepare`; CLOCK_MONOTONIC ns just before. Raises FaultError when it is gone."""
-    at_ns = clock.now_ns()
-    if not kill(p, undo.identity, members(undo)):
+    struck, at_ns = kill(p, undo.identity, members(undo))
+    if not struck:
         raise FaultError(f"{t.name} (pid {undo.identity.pid}) was gone at injection")
     return at_ns
 
