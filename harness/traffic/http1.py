@@ -257,6 +257,13 @@ def whole_chunk(data: bytes) -> bytes:
     return data[len(line) + 2 : -2]
 
 
+def first_chunk(data: bytes, at: int = 0) -> int:
+    """The size of the whole chunk that begins at `at`, if it is as above, with all around it; else 0."""
+    line = data[at : data.find(b"\r\n", at, at + 5)]
+    size = _USUAL_SIZES.get(line, 0) and len(line) + _USUAL_SIZES[line] + 4
+    return size if data[at + size - 2 : at + size] == b"\r\n" else 0
+
+
 def _head_end(data: bytes) -> int | None:
     """Position after the empty line that ends a head; a lone LF counts as a line end (section 2.2)."""
     ends = [at + len(mark) for mark in (b"\n\r\n", b"\n\n") if (at := data.find(mark)) >= 0]

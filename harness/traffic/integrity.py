@@ -6,7 +6,7 @@ first that holds in DESIGN section 6's order; a check that can't be made is neit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import sub
 
@@ -356,17 +356,27 @@ class Reader:
         for position in sorted(self._multiple, reverse=True):
             gaps[position:position] = [0] * (self._multiple[position] - 1)
         found.gaps_us = gaps
-        worst = 0
-        for position in self._behind:
+        first = _firsts(transcript.pieces.joined())
+        behind, worst = self._behind_in(first), 0
+        for position in behind:
             index = self._events[position]
-            before = times[index - 1] if index else start
+            read = first.get(index, index)
+            before = times[read - 1] if read else start
             error = times[index] - max(before, min(transcript.pieces.since(index), times[index]))
             worst = max(worst, error)
-            joined = self._events[position + 1 : position + 2] == [index]
+            following = self._events[position + 1 : position + 2]
+            joined = bool(following) and first.get(following[0], following[0]) == read
             found.coalesced += joined
             found.coalesced_late += joined and error > LATE_NS
-        if self._behind:
+        if behind:
             found.time_error_us = -(-worst // 1000)
+
+    def _behind_in(self, first: dict[int, int]) -> list[int]:
+        """Positions of the events that had more behind them in their read."""
+        if not first:
+            return self._behind
+        inside = set(self._behind)
+        return [n for n, index in enumerate(self._events) if index + 1 in first or n in inside]
 
     def _ended(self, transcript: Transcript) -> Outcome:
         """The outcome, violations left aside: "ok" here may still become "corrupted"."""
@@ -496,6 +506,14 @@ class Reader:
         encoding = (transcript.content_encoding or "identity").strip().lower()
         wanted = "text/event-stream" if self._want.stream else "application/json"
         return media != wanted or encoding != "identity"
+
+
+def _firsts(joined: Sequence[int]) -> dict[int, int]:
+    """For each piece that isn't the first of its read: which piece is."""
+    first: dict[int, int] = {}
+    for index in joined:
+        first[index + 1] = first.get(index, index)
+    return first
 
 
 def _like_text(data: bytes) -> Like | None:

@@ -7,11 +7,13 @@ framed nor decoded. The reactor has the same class in C (reactor/capture.c); a p
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import NamedTuple, Protocol, SupportsIndex
 
 from harness.core import words
 from harness.traffic import stamps
-from harness.traffic.http1 import whole_chunk
+from harness.traffic.http1 import first_chunk, whole_chunk
 
 _WORDS = tuple(word.encode() for word in words.WORDS)
 
@@ -47,21 +49,55 @@ class Received(Protocol):
 
     def since(self, index: int, /) -> int: ...
 
+    def joined(self) -> Sequence[int]: ...
+
 
 class Pieces(list[stamps.Piece]):
-    """What the hub engine keeps."""
+    """What the hub engine keeps: reads, of which some were made pieces of one chunk each."""
+
+    def __init__(self, reads: Iterable[stamps.Piece] = ()) -> None:
+        super().__init__(reads)
+        self._joined: list[int] = []
 
     def whole(self, index: int) -> int:
-        """How many pieces from `index` on are exactly one chunk each, not the last one of the body."""
-        count, size, line = len(self), 0, b""
-        for n in range(index, count):
+        """How many pieces from `index` on are exactly one chunk each, not the last one of the body.
+
+        A read of several chunks is made as many pieces.
+        """
+        size, line = 0, b""
+        for n in count(index):  # the pieces may become more
+            if n == len(self):
+                break
             data = self[n][1]
             if len(data) == size and data[:5] == line and data[-2:] == b"\r\n":  # as the one before
                 continue
             if not whole_chunk(data):
-                return n - index
+                if not self._split(n):
+                    break
+                data = self[n][1]
             size, line = len(data), data[:5]
-        return count - index
+        return n - index
+
+    def _split(self, index: int) -> bool:
+        """Make each chunk with which the read begins a piece of its own; False: it begins with none."""
+        ancillary, data, read_ns = self[index]
+        parts, at = [], 0
+        while size := first_chunk(data, at):
+            parts.append(data[at : at + size])
+            at += size
+        if not parts:
+            return False
+        rest = data[at:]
+        # The last chunk, which is no body, may follow.
+        self._joined.extend(range(index, index + len(parts) - (rest[:1] in (b"", b"0"))))
+        if rest:
+            parts.append(rest)
+        self[index : index + 1] = [(ancillary, part, read_ns) for part in parts]
+        return True
+
+    def joined(self) -> Sequence[int]:
+        """The pieces that more of the same read's body follows, in order."""
+        return self._joined
 
     def body(self, index: int) -> bytes:
         """What the chunk of a whole piece holds."""

@@ -46,13 +46,6 @@ char *capture_room(capture_t *capture) {
     return capture->bytes + capture->used;
 }
 
-void capture_append(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns) {
-    capture->used += size;
-    capture->pieces[capture->count] =
-        (piece_t){.end = capture->used, .kernel_ns = kernel_ns, .read_ns = read_ns, .since_ns = since_ns, .window_at = NO_WINDOW};
-    __atomic_store_n(&capture->count, capture->count + 1, __ATOMIC_RELEASE);
-}
-
 size_t capture_begin(const capture_t *capture, size_t index) {
     return index ? capture->pieces[index - 1].end : 0;
 }
@@ -72,7 +65,8 @@ static uint32_t window_at(const char *model, const char *other, size_t size) {
     return (uint32_t)(at > size - WINDOW ? size - WINDOW : at);
 }
 
-void capture_fold(capture_t *capture) {
+/* The last piece is one whole chunk: if it is as its model, but for the window, give its bytes back. */
+static void fold(capture_t *capture) {
     piece_t *last = &capture->pieces[capture->count - 1];
     size_t size, model_size;
     const char *data = kept(capture, capture->count - 1, &size);
@@ -91,6 +85,38 @@ void capture_fold(capture_t *capture) {
         }
     }
     capture->model = capture->count < UINT32_MAX ? (uint32_t)capture->count : 0;
+}
+
+/* Bytes of a read, not before the end of what is kept, become a piece. */
+static void append(capture_t *capture, const char *bytes, size_t size, piece_t came) {
+    if (bytes != capture->bytes + capture->used) memmove(capture->bytes + capture->used, bytes, size);
+    came.end = capture->used += size;
+    capture->pieces[capture->count] = came;
+    __atomic_store_n(&capture->count, capture->count + 1, __ATOMIC_RELEASE);
+}
+
+size_t capture_take(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns, int between) {
+    const piece_t came = {.kernel_ns = kernel_ns, .read_ns = read_ns, .since_ns = since_ns, .window_at = NO_WINDOW};
+    const char *at = capture->bytes + capture->used;
+    const size_t before = capture->count;
+    size_t data, length, chunk;
+    /* Room for the piece after this one, so that there is always one for the rest. */
+    while (between && size && (chunk = framing_chunk(at, size, &data, &length)) &&
+           grow((void **)&capture->pieces, &capture->room, capture->count + 2, FIRST_PIECES, sizeof(piece_t))) {
+        append(capture, at, chunk, came);
+        fold(capture);
+        at += chunk;
+        size -= chunk;
+    }
+    if (size) append(capture, at, size, came);
+    return capture->count - before;
+}
+
+int capture_joined(const capture_t *capture, size_t index) {
+    size_t size;
+    if (index + 1 >= capture->count || capture->pieces[index].read_ns != capture->pieces[index + 1].read_ns) return 0;
+    /* The last chunk, which is no body, may follow; one that was folded isn't it. */
+    return capture->pieces[index + 1].model || *kept(capture, index + 1, &size) != '0';
 }
 
 const char *capture_piece(const capture_t *capture, size_t index, char *scratch, size_t *size) {

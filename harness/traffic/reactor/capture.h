@@ -1,4 +1,5 @@
-/* What one answer brought: its bytes, and for each read when it ended and when it came.
+/* What one answer brought: its bytes, and for each piece when it ended and when it came. A piece is what one read
+   brought, or one chunk of that.
 
    The reactor's thread appends while Python may look: both hold `lock`. */
 #ifndef SQUALL_CAPTURE_H
@@ -42,11 +43,14 @@ void capture_release(capture_t *capture);
 
 /* Room for READ_BYTES more and one more piece; where to read to, NULL: no memory. Hold the lock. */
 char *capture_room(capture_t *capture);
-void capture_append(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns);
 
-/* The last piece is one whole chunk: if it differs from one before in a word only, give its bytes back. So most of
-   a stream is read into the same warm memory. */
-void capture_fold(capture_t *capture);
+/* A read of `size` bytes lies there. `between`: it begins between two chunks; then each whole chunk at its beginning is
+   a piece of its own. One that differs from one before in a word only gives its bytes back, so most of a stream is read
+   into the same warm memory. Returns how many pieces it made. Hold the lock. */
+size_t capture_take(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns, int between);
+
+/* Does more of the same read's body follow piece `index`? */
+int capture_joined(const capture_t *capture, size_t index);
 
 /* A piece's bytes; `scratch` (FOLDED_BYTES) is for one that was folded. */
 const char *capture_piece(const capture_t *capture, size_t index, char *scratch, size_t *size);

@@ -128,17 +128,24 @@ void framing_feed(framing_t *framing, const char *bytes, size_t from, size_t to)
     }
 }
 
+int framing_between(const framing_t *framing) { return framing->state == FRAMING_SIZE && !framing->digits; }
+
 int framing_wants_look(const framing_t *framing) {
     return framing->state == FRAMING_HEAD || framing->state == FRAMING_END || framing->state == FRAMING_ODD;
 }
 
-int framing_whole(const char *piece, size_t size, size_t *data, size_t *length) {
+size_t framing_chunk(const char *bytes, size_t size, size_t *data, size_t *length) {
     size_t digits = 0, value = 0;
-    while (digits < size && digits < USUAL_DIGITS && hex((unsigned char)piece[digits]) >= 0)
-        value = value * 16 + (size_t)hex((unsigned char)piece[digits++]);
-    if (!value || value >= USUAL_SIZE || piece[0] == '0' || size != digits + 2 + value + 2) return 0;
-    if (memcmp(piece + digits, "\r\n", 2) || memcmp(piece + size - 2, "\r\n", 2)) return 0;
+    while (digits < size && digits < USUAL_DIGITS && hex((unsigned char)bytes[digits]) >= 0)
+        value = value * 16 + (size_t)hex((unsigned char)bytes[digits++]);
+    const size_t all = digits + 2 + value + 2;
+    if (!value || value >= USUAL_SIZE || bytes[0] == '0' || all > size) return 0;
+    if (memcmp(bytes + digits, "\r\n", 2) || memcmp(bytes + all - 2, "\r\n", 2)) return 0;
     *data = digits + 2;
     *length = value;
-    return 1;
+    return all;
+}
+
+int framing_whole(const char *piece, size_t size, size_t *data, size_t *length) {
+    return size && framing_chunk(piece, size, data, length) == size;
 }

@@ -21,12 +21,19 @@ void framing_reset(framing_t *framing);
 /* Read the bytes [from, to) of an answer that begins at `bytes`. */
 void framing_feed(framing_t *framing, const char *bytes, size_t from, size_t to);
 
+/* Does the next byte begin a chunk of the body? */
+int framing_between(const framing_t *framing);
+
 /* Must Python look: is the answer over, or may it be? */
 int framing_wants_look(const framing_t *framing);
 
 /* Length of a head that ends within the first `size` bytes, empty line included; 0: there is none yet. */
 size_t framing_head_size(const char *bytes, size_t size);
 
-/* Is a piece exactly one chunk, not the last one? Then where its data begin and how long they are. */
+/* The chunk of usual size, not the last one, with which `size` bytes begin: its size with all around it (0: there is
+   none, or not all of it), where its data begin and how long they are. */
+size_t framing_chunk(const char *bytes, size_t size, size_t *data, size_t *length);
+
+/* Is a piece exactly one such chunk? */
 int framing_whole(const char *piece, size_t size, size_t *data, size_t *length);
 #endif

@@ -218,19 +218,14 @@ static int read_piece(line_t *line, int64_t since_ns, pace_t *pace, int *code) {
         pthread_mutex_unlock(&capture->lock);
         return size < 0 && (*code == EAGAIN || *code == EINTR) ? 0 : LINE_LOST;
     }
-    const size_t from = capture->used;
-    size_t data, length;
     const int64_t read_ns = now_ns();
-    capture_append(capture, (size_t)size, stamp_ns(&message), read_ns, line->more ? 0 : since_ns);
+    const int between = framing_between(&line->framing);
+    framing_feed(&line->framing, capture->bytes, capture->used, capture->used + (size_t)size);
+    const size_t pieces =
+        capture_take(capture, (size_t)size, stamp_ns(&message), read_ns, line->more ? 0 : since_ns, between);
     line->more = size == READ_BYTES;
-    framing_feed(&line->framing, capture->bytes, from, capture->used);
     pace->pieces++;
-    if (line->framing.state == FRAMING_SIZE && from) {
-        if (framing_whole(to, (size_t)size, &data, &length))
-            capture_fold(capture);
-        else
-            pace->joined += read_ns - since_ns < ON_TIME_NS;
-    }
+    pace->joined += pieces > 1 && line->framing.state == FRAMING_SIZE && read_ns - since_ns < ON_TIME_NS;
     const int quiet = as_expected(line);
     pthread_mutex_unlock(&capture->lock);
     return (line->eager && !quiet) || framing_wants_look(&line->framing) ? LINE_LOOK : 0;

@@ -188,6 +188,22 @@ static PyObject *Capture_times(CaptureObject *self, PyObject *args) {
     return list;
 }
 
+/* joined(): the pieces that more of the same read's body follows, in order */
+static PyObject *Capture_joined(CaptureObject *self, PyObject *unused) {
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    const size_t count = (size_t)Capture_length(self);
+    pthread_mutex_lock(&self->capture->lock);
+    for (size_t n = 0; list && n < count; n++) {
+        if (!capture_joined(self->capture, n)) continue;
+        PyObject *number = PyLong_FromSize_t(n);
+        if (!number || PyList_Append(list, number)) Py_CLEAR(list);
+        Py_XDECREF(number);
+    }
+    pthread_mutex_unlock(&self->capture->lock);
+    return list;
+}
+
 static PyObject *Capture_kept(CaptureObject *self, PyObject *unused) {
     (void)unused;
     pthread_mutex_lock(&self->capture->lock);
@@ -220,9 +236,7 @@ static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     char *to = capture_room(self->capture);
     if (to) {
         memcpy(to, data, (size_t)size);
-        capture_append(self->capture, (size_t)size, kernel_ns, read_ns, 0);
-        size_t begin, length;
-        if (framing_whole(to, (size_t)size, &begin, &length)) capture_fold(self->capture);
+        capture_take(self->capture, (size_t)size, kernel_ns, read_ns, 0, 1);
     }
     pthread_mutex_unlock(&self->capture->lock);
     if (!to) return PyErr_NoMemory();
@@ -234,9 +248,10 @@ static PyMethodDef capture_methods[] = {
     {"body", (PyCFunction)Capture_body, METH_O, "what the chunk of a whole piece holds"},
     {"run", (PyCFunction)Capture_run, METH_VARARGS, "how many whole pieces from an index on hold one like event each"},
     {"times", (PyCFunction)Capture_times, METH_VARARGS, "receive times on CLOCK_MONOTONIC"},
+    {"joined", (PyCFunction)Capture_joined, METH_NOARGS, "the pieces that more of the same read's body follows"},
     {"kept", (PyCFunction)Capture_kept, METH_NOARGS, "bytes that are kept, folded pieces not among them"},
     {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
-    {"append", (PyCFunction)Capture_append, METH_VARARGS, "add a piece, as a read does"},
+    {"append", (PyCFunction)Capture_append, METH_VARARGS, "add what a read between two chunks brings"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -489,7 +504,7 @@ static int set_up(PyObject *module) {
     if (!(state->line = add_type(module, &line_spec))) return -1;
     if (!(state->reactor = add_type(module, &reactor_spec))) return -1;
     /* raise it, and native.INTERFACE with it, when what this module takes or gives changes */
-    if (PyModule_AddIntConstant(module, "INTERFACE", 1)) return -1;
+    if (PyModule_AddIntConstant(module, "INTERFACE", 2)) return -1;
     if (PyModule_AddIntConstant(module, "LOOK", LINE_LOOK) || PyModule_AddIntConstant(module, "LOST", LINE_LOST) ||
         PyModule_AddIntConstant(module, "LOOSE", LINE_LOOSE))
         return -1;

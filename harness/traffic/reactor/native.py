@@ -10,7 +10,7 @@ from typing import Any
 
 NAME = "harness.traffic.reactor._native"
 BUILD_ENV = "SQUALL_REACTOR"  # another build of it, such as one with sanitizers: the file's path
-INTERFACE = 1  # of module.c
+INTERFACE = 2  # of module.c
 
 
 def load() -> Any:

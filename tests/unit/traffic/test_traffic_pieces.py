@@ -12,7 +12,6 @@ from streams import DONE, event, token, usage, witness, word
 from traffic_server import HEAD, chunked
 
 from harness.traffic.exchange import Exchange
-from harness.traffic.http1 import Response
 from harness.traffic.integrity import Reader, judge
 from harness.traffic.pieces import Like, Pieces
 from harness.traffic.transcript import Expectation, Findings
@@ -23,8 +22,11 @@ COUNT = Expectation(tokens_expected=N, prompt_tokens=30)
 
 
 def exchange(pieces: Any) -> Exchange:
-    """An answer that is over; pieces come 10 ms apart."""
-    one = Exchange(b"")
+    """An answer that is over; reads come 10 ms apart."""
+    return over(Exchange(b""), pieces)
+
+
+def over(one: Exchange, pieces: Any) -> Exchange:
     one.pieces = pieces
     one.end, one.end_ns = "closed", 10**10
     one.frame()
@@ -39,14 +41,18 @@ def filled(data: list[bytes]) -> Pieces:
 
 
 def plainly(data: list[bytes], want: Expectation) -> Findings:
-    """The same with every piece framed and fed."""
-    one, response, bodies = exchange(filled(data)), Response(), []
-    for index, piece in enumerate(data):
-        if body := response.feed(piece):
-            bodies.append((index, body))
-    transcript = one.transcript()
-    transcript.bodies = bodies
-    return judge(transcript, want)
+    """The same with every read framed and fed as it is."""
+    one = Exchange(b"", watch=lambda index, body: False)
+    return judge(over(one, filled(data)).transcript(), want)
+
+
+def glued(data: list[bytes], reads: list[int]) -> list[bytes]:
+    """So many of the pieces in each of the first reads, one in each of the others."""
+    found, at = [], 0
+    for count in reads:
+        found.append(b"".join(data[at : at + count]))
+        at += count
+    return [read for read in [*found, *data[at:]] if read]
 
 
 EVENTS = st.one_of(
@@ -70,13 +76,11 @@ STREAMS = st.one_of(
     STREAMS,
     st.sampled_from([WANT, COUNT]),
     st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b"]),
-    st.integers(0, 3),
+    st.lists(st.integers(1, 4)),
 )
-def test_findings_are_those_of_reading_each_piece(events: list[bytes], want: Expectation, size: bytes, glue: int) -> None:  # fmt: skip
+def test_findings_are_those_of_reading_each_piece(events: list[bytes], want: Expectation, size: bytes, reads: list[int]) -> None:  # fmt: skip
     chunks = [size % len(e) + b"\r\n" + e + b"\r\n" for e in events]
-    data = [HEAD, *chunks, b"0\r\n\r\n"]
-    if glue:
-        data[glue : glue + 2] = [b"".join(data[glue : glue + 2])]
+    data = [HEAD, *glued([*chunks, b"0\r\n\r\n"], reads)]
     one = exchange(filled(data)).transcript()
     assert msgspec.to_builtins(judge(one, want)) == msgspec.to_builtins(plainly(data, want))
 
@@ -106,3 +110,27 @@ def test_run_follows_the_words_and_stops_at_the_first_that_is_none() -> None:
     assert pieces.run(3, N, like) == 0
     assert pieces.run(2, N, Like(before, after)) == N - 1 - 2
     assert pieces.whole(0) == len(pieces)
+
+
+def test_a_read_of_several_chunks_is_as_many_pieces() -> None:
+    chunks = chunked(*witness(KEY, N))
+    data = [HEAD, *glued(chunks, [1, 3, 1, 2, N - 8, 4])]  # in the last: a token, usage, [DONE], the end
+    one = exchange(filled(data))
+    assert [piece[1] for piece in one.pieces] == [HEAD, *chunks]
+    assert one.bodies[0] == (1, N + 2)
+    assert one.pieces.joined() == [2, 3, 6, *range(8, N - 1), N, N + 1]
+    found = judge(one.transcript(), WANT)
+    assert (found.outcome, found.tokens_received) == ("ok", N)
+    assert (found.coalesced, found.time_error_us) == (2 + 1 + N - 9, 10_000)
+    later = [True, False, False, True, True, False, True, *[False] * (N - 9), True]
+    assert [gap > 0 for gap in found.gaps_us] == later
+
+
+def test_a_read_that_ends_within_a_chunk_is_joined_with_its_beginning() -> None:
+    chunks = chunked(*witness(KEY, N))
+    data = [HEAD, chunks[0] + chunks[1][:20], chunks[1][20:], *chunks[2:]]
+    one = exchange(filled(data))
+    assert [piece[1] for piece in one.pieces] == [HEAD, chunks[0], chunks[1][:20], *data[2:]]
+    assert one.pieces.joined() == [1]
+    found = judge(one.transcript(), WANT)
+    assert (found.outcome, found.coalesced, found.time_error_us) == ("ok", 0, 10_000)

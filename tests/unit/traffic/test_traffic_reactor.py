@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streams import DONE, token, usage, witness, word
 from test_traffic_hub import EVENTS, KEY, PERFECT, WANT, N, ask
-from test_traffic_pieces import STREAMS, exchange, filled
+from test_traffic_pieces import STREAMS, exchange, filled, glued
 from traffic_server import HEAD, ScriptedServer, Step, chunked
 
 from harness.core import words
@@ -100,7 +100,7 @@ def test_findings_from_a_capture(events: list[bytes], keyed: bool, size: bytes, 
     if at:
         data = list(cut(b"".join(data), at))
     c, python = exchange(captured(data)), exchange(filled(data))
-    assert c.bodies == python.bodies and c.end == python.end
+    assert c.end == python.end and b"".join(data) == b"".join(piece[1] for piece in c.pieces)
     assert msgspec.to_builtins(judge(c.transcript(), want)) == msgspec.to_builtins(judge(python.transcript(), want))  # fmt: skip
 
 
@@ -111,10 +111,20 @@ LIKES = st.builds(
 TEXTS = st.one_of(st.sampled_from(words.WORDS).map(str.encode), st.binary(max_size=6), st.just(b""))
 
 
-@given(st.lists(st.tuples(LIKES, TEXTS), max_size=6), LIKES, st.integers(0, 7), st.integers(0, 7))
-def test_runs_of_a_capture(parts: list[tuple[Like, bytes]], like: Like, index: int, end: int) -> None:
+@given(
+    st.lists(st.tuples(LIKES, TEXTS), max_size=6), LIKES, st.integers(0, 7), st.integers(0, 7),
+    st.lists(st.integers(1, 3), max_size=3),
+)  # fmt: skip
+def test_runs_of_a_capture(
+    parts: list[tuple[Like, bytes]], like: Like, index: int, end: int, reads: list[int]
+) -> None:
     data = chunked(*(b"data: " + one.before + text + one.after + b"\n\n" for one, text in parts), end=False)
+    data = glued(data, reads)
     c, python = captured(data), filled(data)
+    python.whole(0)  # which makes pieces of the reads
+    assert [c[n][1:] for n in range(len(c))] == [piece[1:] for piece in python]
+    assert list(c.joined()) == python.joined()
+    data = [piece[1] for piece in python]
     assert [c.whole(n) for n in range(len(data) + 1)] == [python.whole(n) for n in range(len(data) + 1)]
     if like.step == 0:
         like = like._replace(limit=1 << 62)
