@@ -7,7 +7,7 @@ import pandas as pd
 
 from harness.stats.counts import judge_counts
 
-TIMES = 500
+TIMES = 4000
 PAIRS = 5
 COLUMNS = ["pair_id", "arm", "kind", "x", "n"]
 

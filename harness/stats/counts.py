@@ -1,7 +1,7 @@
 """Counts that need no pairs of quantiles: rejections as rates, migrations per stream in flight at a fault.
 
 How many streams are in flight when a fault strikes is luck, so migrations are held against their own
-number of chances, never against the other arm's count. Each test has its own level, 1%.
+number of chances, never against the other arm's count. Each test has a level of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 from harness.core.errors import InvalidRun
 from harness.stats.comparison import Verdict, worst
 from harness.stats.pairs import ARMS, Floats
-from harness.stats.plan import ALPHA, Plan
+from harness.stats.plan import Plan
 from harness.stats.scale import COLD, LAST_PAIRS, WEIGHT
 
 KINDS = ("shed", "migrated")
@@ -22,6 +22,9 @@ NAMES = {"shed": "shed_ratio", "migrated": "migrated_ratio"}
 ARCHIVED = {"shed": ("shed_ratio", "shed"), "migrated": ("migrated_ratio", "migrated", "migrations_ledger")}
 MARGIN = 0.01  # of the rejection rate, absolute
 PASS_LEVEL = 0.05
+# Of each test. At 1% equal systems with overdispersed rejections were called a regression in 1.0% to 1.2% of the
+# experiments of `python -m benchmarks detection`, because phi is estimated from ten runs and never below 1.
+LEVEL = 0.0075
 MIGRATED = 0.99  # of the streams in flight, at least
 
 
@@ -138,8 +141,8 @@ def _shed(frame: pd.DataFrame, earlier: pd.DataFrame) -> tuple[dict[str, Any], s
     reach = float(t.isf(0.025, df)) * se
     status = (
         "regression"
-        if p_reg < ALPHA
-        else "improvement" if p_imp < ALPHA else "pass" if bound < MARGIN else "inconclusive"
+        if p_reg < LEVEL
+        else "improvement" if p_imp < LEVEL else "pass" if bound < MARGIN else "inconclusive"
     )  # fmt: skip
     row = _row(
         "shed", x, n, status=status, p_regression=p_reg, p_improvement=p_imp,
@@ -195,7 +198,7 @@ def _migrated(frame: pd.DataFrame, earlier: pd.DataFrame) -> tuple[dict[str, Any
     few = float(binom.cdf(x[1], k[1], least)) if x[1] <= k[1] else 1.0
     many = float(poisson.sf(x[1] - 1, k[1])) if x[1] > k[1] else 1.0
     p = min(few, many)
-    status = "regression" if p < ALPHA else "pass"
+    status = "regression" if p < LEVEL else "pass"
     row = _row(
         "migrated", x, k, status=status, p_regression=p, p_improvement=None,
         delta_ratio=float(x[1] / k[1] / (x[0] / k[0]) - 1) if x[0] else None,
