@@ -69,7 +69,9 @@ def gray_worker(done: Done) -> None:
 
 
 def gray_worker_waits(done: Done) -> None:
-    assert failed(done) == 0 and metric(done, "migrations_ledger", "fault:gray") == 0
+    assert failed(done) == 0
+    assert metric(done, "migrations_ongoing", "all") == 0 < metric(done, "in_flight_at_fault", "fault:gray")
+    assert metric(done, "migrations_ledger", "all") == metric(done, "migrations_new", "all"), "after 5 s"
     assert metric(done, "stall_max_ms", "all") > 7_000, "without the stream timeout"
     assert metric(done, "silent_s", "fault:gray") > 5
 
