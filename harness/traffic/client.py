@@ -98,6 +98,7 @@ class Client:
         ready_ns: until then something other than the generator held the request back.
         """
         traffic, due_ns = self._traffic, self.due_ns
+        traffic.engine.wait_for_room()
         planned, self._again = self._again or self._fresh, None
         assert planned is not None
         want = self._expectation(planned.asked)

@@ -10,10 +10,10 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import gevent
+from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.lock import BoundedSemaphore
 
@@ -29,6 +29,8 @@ from harness.traffic.tls import Tls
 Kind = Literal["hub", "reactor"]
 Choice = Literal["auto", "hub", "reactor"]
 JOBS_NS = 500_000  # of deferred work between two looks at the sockets
+MOST_JOBS = 4096  # answers that wait to be judged, some 15 KB each
+FIRST = 2  # libev's highest priority
 
 
 class HubEngine:
@@ -44,7 +46,9 @@ class HubEngine:
         self._addresses: dict[tuple[str, int], list[tuple[int, Any]]] = {}
         self._lookup = BoundedSemaphore()
         self._jobs: deque[Callable[[], None]] = deque()
+        self._room = Event()
         self._worker: Any = None
+        self._loop: Any = gevent.get_hub().loop
         self._closed = False
 
     def addresses(self, host: str, port: int) -> list[tuple[int, Any]]:
@@ -64,32 +68,56 @@ class HubEngine:
     def defer(self, job: Callable[[], None]) -> None:
         """Run `job` soon, but after the sends that are due and with the sockets served in between."""
         self._jobs.append(job)
+        self._wake_worker()
+
+    def _wake_worker(self) -> None:
         if self._worker is None or self._worker.dead:
             self._worker = gevent.spawn(self._work)
+
+    def wait_for_room(self) -> None:
+        """Wait while more is put off than MOST_JOBS: who asks before others' answers are judged fills memory.
+
+        The request is late then, which its send lag shows.
+        """
+        while len(self._jobs) > MOST_JOBS:
+            self._wake_worker()
+            self._room.clear()
+            self._room.wait()
 
     def turn(self) -> None:
         """Let the hub serve every ready socket once, then go on.
 
-        gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket.
+        gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket. An idle watcher
+        keeps the hub from waiting, and at its priority is called in each round before the sockets; what it
+        leaves for later runs after them.
         """
         waiter: Any = Waiter()
-        self.timer.call_at(0, partial(waiter.switch, None))
-        waiter.get()
+        idle = self._loop.idle(priority=FIRST)
+        idle.start(self._loop.run_callback, waiter.switch, None)
+        try:
+            waiter.get()
+        finally:
+            idle.stop()
+            idle.close()
 
     def flush(self) -> None:
         """Wait until all deferred work is done."""
         while self._jobs or (self._worker is not None and not self._worker.dead):
-            if self._worker is None or self._worker.dead:
-                self._worker = gevent.spawn(self._work)
+            self._wake_worker()
             self._worker.join()
 
     def _work(self) -> None:
         until = now_ns() + JOBS_NS
-        while self._jobs:
-            self._jobs.popleft()()
-            if now_ns() >= until:
-                self.turn()
-                until = now_ns() + JOBS_NS
+        try:
+            while self._jobs:
+                self._jobs.popleft()()
+                if len(self._jobs) == MOST_JOBS:
+                    self._room.set()
+                if now_ns() >= until:
+                    self.turn()
+                    until = now_ns() + JOBS_NS
+        finally:
+            self._room.set()  # after a job that failed: who waits begins again
 
     def close(self) -> None:
         """Finish deferred work and release the descriptors; a second call does nothing."""

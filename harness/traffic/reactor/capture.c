@@ -112,6 +112,19 @@ size_t capture_take(capture_t *capture, size_t size, int64_t kernel_ns, int64_t 
     return capture->count - before;
 }
 
+void capture_end(capture_t *capture) {
+    void *bytes = capture->used ? realloc(capture->bytes, capture->used) : NULL;
+    if (bytes) {
+        capture->bytes = bytes;
+        capture->size = capture->used;
+    }
+    void *pieces = capture->count ? realloc(capture->pieces, capture->count * sizeof(piece_t)) : NULL;
+    if (pieces) {
+        capture->pieces = pieces;
+        capture->room = capture->count;
+    }
+}
+
 int capture_joined(const capture_t *capture, size_t index) {
     size_t size;
     if (index + 1 >= capture->count || capture->pieces[index].read_ns != capture->pieces[index + 1].read_ns) return 0;

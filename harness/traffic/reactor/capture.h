@@ -49,6 +49,9 @@ char *capture_room(capture_t *capture);
    into the same warm memory. Returns how many pieces it made. Hold the lock. */
 size_t capture_take(capture_t *capture, size_t size, int64_t kernel_ns, int64_t read_ns, int64_t since_ns, int between);
 
+/* Nothing will come any more: give back the room that wasn't used. Hold the lock. */
+void capture_end(capture_t *capture);
+
 /* Does more of the same read's body follow piece `index`? */
 int capture_joined(const capture_t *capture, size_t index);
 

@@ -169,6 +169,9 @@ void loop_detach(loop_t *loop, line_t *line) {
     pthread_mutex_unlock(&line->lock);
     if (!capture) return;
     __atomic_sub_fetch(&loop->awaited, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&capture->lock);
+    capture_end(capture);
+    pthread_mutex_unlock(&capture->lock);
     capture_release(capture);
 }
 

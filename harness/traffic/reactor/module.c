@@ -212,6 +212,15 @@ static PyObject *Capture_kept(CaptureObject *self, PyObject *unused) {
     return PyLong_FromSize_t(used);
 }
 
+/* room(): bytes of memory that it holds, for tests */
+static PyObject *Capture_room(CaptureObject *self, PyObject *unused) {
+    (void)unused;
+    pthread_mutex_lock(&self->capture->lock);
+    const size_t room = self->capture->size + self->capture->room * sizeof(piece_t);
+    pthread_mutex_unlock(&self->capture->lock);
+    return PyLong_FromSize_t(room);
+}
+
 static PyObject *Capture_since(CaptureObject *self, PyObject *argument) {
     const Py_ssize_t index = PyLong_AsSsize_t(argument);
     if (index == -1 && PyErr_Occurred()) return NULL;
@@ -250,6 +259,7 @@ static PyMethodDef capture_methods[] = {
     {"times", (PyCFunction)Capture_times, METH_VARARGS, "receive times on CLOCK_MONOTONIC"},
     {"joined", (PyCFunction)Capture_joined, METH_NOARGS, "the pieces that more of the same read's body follows"},
     {"kept", (PyCFunction)Capture_kept, METH_NOARGS, "bytes that are kept, folded pieces not among them"},
+    {"room", (PyCFunction)Capture_room, METH_NOARGS, "bytes of memory that it holds"},
     {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
     {"append", (PyCFunction)Capture_append, METH_VARARGS, "add what a read between two chunks brings"},
     {NULL, NULL, 0, NULL},

@@ -315,6 +315,29 @@ def test_a_job_that_fails_does_not_stop_the_others(
     assert done == [1] and "a job's own error" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("failing", [(), (0,), tuple(range(0, 12, 2))])
+def test_who_asks_waits_while_too_much_is_put_off(
+    engine: HubEngine, monkeypatch: pytest.MonkeyPatch, failing: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr("harness.traffic.engine.MOST_JOBS", 5)
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *error: None)
+    done: list[int] = []
+
+    def job(number: int) -> None:
+        done.append(number)
+        assert number not in failing
+
+    for number in range(12):
+        if number == 5:
+            engine.wait_for_room()
+            assert done == [], "there was room"
+        engine.defer(partial(job, number))
+    engine.wait_for_room()
+    assert len(done) >= 7
+    engine.flush()
+    assert done == list(range(12))
+
+
 def test_no_descriptor_is_left(engine: HubEngine) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with ScriptedServer([[*PERFECT], ["rst"], ["hang"]]) as server:

@@ -227,3 +227,14 @@ def test_usual_events_are_not_copied_out_of_the_capture() -> None:
     found = judge(one.transcript(), WANT)
     assert (found.outcome, found.tokens_received) == ("ok", N)
     assert [token(word(KEY, 0)), usage(30, N), DONE] == [one.pieces.body(n) for n in (1, N + 1, N + 2)]
+
+
+def test_an_answer_that_is_over_keeps_little_memory() -> None:
+    engine = HubEngine("reactor")
+    with ScriptedServer([PERFECT]) as server:
+        connection = Connection(engine, server.url)
+        one = ask(connection)
+        assert one.end == "complete" and one.pieces.room() <= one.pieces.kept() + 100 * len(one.pieces)  # type: ignore[attr-defined]
+        assert captured([HEAD]).room() > 10_000, "one that goes on has room"
+        connection.close()
+    engine.close()

@@ -140,11 +140,11 @@ def test_a_blocked_hub_shows_with_every_beat() -> None:
     lag = Lag()
     lag.start()
     gevent.sleep(0.03)
-    clock.sleep_s(0.08)  # blocks the hub: nothing is patched here
+    clock.sleep_s(0.16)  # blocks the hub: nothing is patched here
     gevent.sleep(0.03)
     lag.stop()
     result = lag.result()
-    assert len([ns for ns in lag.beat_ns if ns > 20 * MS]) >= 5
+    assert len([ns for ns in lag.beat_ns if ns > 40 * MS]) >= 5
     assert result["hub_lag_max_ms"] is not None and result["hub_lag_max_ms"] >= 60
     assert result["cpu_s"] is not None and result["cpu_s"] >= 0
 
