@@ -21,7 +21,9 @@ Bools = NDArray[np.bool_]
 ARMS = ("A", "B")
 COLUMNS = ("pair_id", "arm", "metric", "window", "value")
 TAIL_REQUESTS = 1000  # a p99 of fewer is the figure of some ten requests
-RESOLUTION = {"ms": 0.001, "s": 0.1, "tokens/s": 0.001}  # a smaller value, 0 above all, is taken as this one
+# A smaller value, 0 above all, is taken as this one. recover_s is the start of 5 s that are good, found in steps of
+# 0.1 s: two values below a tenth of those 5 s differ by where a bin began.
+RESOLUTION = {"ms": 0.001, "s": 0.1, "tokens/s": 0.001, "recover_s": 0.5}
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _logs(value: Floats, n: Floats, metrics: Sequence[GatingMetric]) -> Floats:
     """log of positive metrics; of ratios log(max(ratio, 1/(2n))): half a request is the least that n can tell."""
     least = np.empty_like(value)
     for j, tested in enumerate(metrics):
-        resolution = RESOLUTION.get(tested.unit, np.finfo(float).tiny)
+        unit = tested.metric if tested.metric in RESOLUTION else tested.unit
+        resolution = RESOLUTION.get(unit, np.finfo(float).tiny)
         least[:, :, j] = 1 / (2 * np.maximum(n[:, :, j], 1)) if tested.is_ratio else resolution
     logs: Floats = np.log(np.maximum(value, least))
     return logs

@@ -16,6 +16,7 @@ TAIL = GatingMetric("ttft_p99_ms", "steady", 0.2, 0.05)
 GOOD = GatingMetric("goodput_ratio", "steady", 0.1, 0.03)
 SPEED = GatingMetric("output_tokens_per_s", "steady", 0.1, 0.03)
 RECOVER = GatingMetric("recover_s", "recovery", 0.5, 0.05)
+SILENT = GatingMetric("silent_s", "all", 0.5, 0.05)
 
 
 def values(tested, a, b, n=2000):
@@ -43,8 +44,8 @@ def test_a_ratio_of_none_is_half_a_request():
 
 
 def test_a_value_of_zero_is_the_resolution():
-    assert d(RECOVER, 0.0, 0.2) == pytest.approx(np.log(2))
-    assert d(RECOVER, 0.0, 0.05) == 0.0
+    assert d(SILENT, 0.0, 0.2) == pytest.approx(np.log(2))
+    assert d(SILENT, 0.0, 0.05) == 0.0
     assert d(TTFT, 0.0, 1.0) == pytest.approx(np.log(1000))
 
 
@@ -62,6 +63,12 @@ def test_who_never_recovered():
         assert found.censored == ((1, "B"),)
         assert found.problems == ()
         assert np.isnan(found.d[1, 0])
+
+
+def test_recoveries_within_half_a_second_are_the_same():
+    found = pairs.read(values(RECOVER, [0.0, 0.3, 0.2, 0.5], [0.5, 0.1, 1.0, 0.75]), [RECOVER])
+    assert found.d[:, 0].tolist() == pytest.approx([0.0, 0.0, np.log(2), np.log(1.5)])
+    assert d(SILENT, 0.2, 0.3) == pytest.approx(np.log(1.5))
 
 
 def test_a_metric_of_neither_arm_is_absent():
