@@ -130,18 +130,22 @@ def run_id_of(out: Path) -> str:
     return str(json.loads((out / "manifest.json").read_text())["run_id"])
 
 
-@pytest.mark.parametrize("whom", ["worker", "master"])
+@pytest.mark.parametrize(("whom", "when"), [("worker", "load"), ("master", "load"), ("worker", "drain")])
 def test_kill_9_of_one_process_keeps_what_it_wrote_and_is_told(
-    whom: str, tmp_path: Path, killing: Callable[[str], None]
+    whom: str, when: str, tmp_path: Path, killing: Callable[[str], None]
 ) -> None:
-    out = tmp_path / "run"
-    child = start(out, "load.duration_s=60", "faults=[]")
+    out, output = tmp_path / "run", tmp_path / "output"
+    # Streams of 15 s, and 30 s of draining: both processes have some when it begins.
+    draining = ("load.duration_s=6", "load.drain_s=30", "load.users.0.output_tokens=750")
+    child = start(out, *(draining if when == "drain" else ("load.duration_s=60",)), "faults=[]")
     try:
-        assert clock.wait_until(loaded(out), 60), (tmp_path / "output").read_text()
+        assert clock.wait_until(loaded(out, 1 if when == "drain" else 3), 60), output.read_text()
+        if when == "drain":
+            assert clock.wait_until(lambda: " drain " in output.read_text(), 60), output.read_text()
         killing(run_id_of(out))
         master, _, victim = locusts(run_id_of(out))
         assert proc.send(victim if whom == "worker" else master, signal.SIGKILL)
-        assert child.wait(60) == 4, (tmp_path / "output").read_text()
+        assert child.wait(60) == 4, output.read_text()
     finally:
         child.kill()
         child.wait()
