@@ -38,7 +38,7 @@ def _python(module: str, load: Load, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.clients.{module}", *words]
 
 
-def _floor(mode: str) -> Argv:
+def floor(mode: str) -> Argv:
     return lambda load, out: [
         str(out.parent / "floor"), "{port}", str(load.streams), str(load.rounds), str(out.with_suffix(".answers")), mode,
     ]  # fmt: skip
@@ -69,8 +69,8 @@ def _guidellm(load: Load, out: Path) -> list[str]:
 
 
 CLIENTS: dict[str, Argv] = {
-    "floor (C, epoll, recv, clock)": _floor("clock"),
-    "floor, kernel stamps, 1 ms batches": _floor("batch"),
+    "floor (C, epoll, recv, clock)": floor("clock"),
+    "floor, kernel stamps, 1 ms batches": floor("batch"),
     "squall, reactor": _ours("reactor"),
     "squall, hub": _ours("hub"),
     "Locust FastHttpUser, readline, json": lambda load, out: _python("locusts", load, out, "fasthttp"),

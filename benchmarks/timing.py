@@ -14,7 +14,13 @@ LOADS = (
     Load(streams=200, tokens=200, step=True), Load(streams=1000, tokens=80, gap_ms=50.0),
     Load(streams=1000, tokens=80, gap_ms=50.0, step=True),
 )  # fmt: skip
-CLIENTS = ("floor (C, epoll, recv, clock)", "squall, reactor", "squall, hub")
+CLIENTS: dict[str, client.Argv] = {
+    "floor (C, epoll, recv, clock)": client.floor("clock"),
+    # What no client can know better: from the server's look at its clock to the kernel's stamp.
+    "floor, kernel stamps": client.floor("kernel"),
+    "squall, reactor": client.CLIENTS["squall, reactor"],
+    "squall, hub": client.CLIENTS["squall, hub"],
+}
 
 
 def measure(place: Path) -> str:
@@ -28,9 +34,9 @@ def measure(place: Path) -> str:
         f"{'streams':<16} {'client':<31} {'TTFT error':<30} {'gap error':<30} {'coalesced':>9} {'beyond':>7} {'missing':>8}",
     ]  # fmt: skip
     for number, load in enumerate(LOADS):
-        for name in CLIENTS:
-            out = place / f"timing-{number}-{CLIENTS.index(name)}"
-            measured = ground.measure(place, load, client.CLIENTS[name](load, out))
+        for column, (name, argv) in enumerate(CLIENTS.items()):
+            out = place / f"timing-{number}-{column}"
+            measured = ground.measure(place, load, argv(load, out))
             seen = client.seen(name, out, load.tokens)
             found = errors.compare(seen, measured.truth)
             lines.append(
