@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pipeline import QUICKSTART, command, left_over, sets, squall
 
-from harness.core import clock
+from harness.core import clock, sutfile
+from harness.core.rundir import RunDir
 
 pytestmark = [pytest.mark.sut, pytest.mark.load, pytest.mark.timeout(900)]
 SHORT = (
-    "load.duration_s=24", "load.warmup_s=1", "load.drain_s=6", "load.users.0.count=8", "load.users.1.count=2", "gates=[]",
+    "load.duration_s=18", "load.warmup_s=1", "load.drain_s=6", "load.users.0.count=8", "load.users.1.count=2", "gates=[]",
     "load.users.0.output_tokens=60",
     "faults=[{id: kill, fault: process.kill, select: {role: worker, count: 1}, at_s: 3, restart_after_s: 1}]",
     "generator.send_lag_p99_ms=5000", "generator.hub_lag_p99_ms=5000", "generator.coalesced_max_ratio=1",
@@ -115,3 +116,40 @@ def test_an_interrupt_leaves_a_clean_host_and_whole_pairs(
     assert pairs_done(out) == 0 and list(out.glob("pair-*")) == []
     assert [one.name[:7] for one in (out / "aside").iterdir()] == ["pair-01"]
     assert "go on with the same command" in text.read_text()
+
+
+@pytest.fixture
+def two_systems(tmp_path: Path) -> Iterator[list[str]]:
+    """URLs of two systems that go on between the runs, the second one slower."""
+    places = [tmp_path / "first", tmp_path / "second"]
+    urls = []
+    try:
+        for place, options in zip(
+            places, ("{ttft_ms: 50, itl_ms: 10}", "{ttft_ms: 200, itl_ms: 40}"), strict=True
+        ):
+            more = sets("faults=[]", "gates=[]", f"sut.engine_options={options}")
+            done = squall("up", str(QUICKSTART), "--out", str(place), *more, out=place)
+            assert done.code == 0, done.out + done.err
+            urls += sutfile.load(RunDir(place)).urls
+        yield urls
+    finally:
+        for place in places:
+            assert squall("down", str(place), out=place).code == 0
+
+
+@pytest.mark.alone
+def test_two_systems_by_their_urls(tmp_path: Path, two_systems: list[str]) -> None:
+    first, second = two_systems
+    out = tmp_path / "night"
+    done = squall(
+        "ab", str(QUICKSTART), "--a", first, "--b", second, "--pairs", "3", "--out", str(out), "--archive",
+        str(tmp_path / "archive.parquet"), *sets(*SHORT, "faults=[]", "load.duration_s=5"), out=out, timeout_s=300,
+    )  # fmt: skip
+    assert done.code == 1, done.out + done.err
+    verdict = done.json("verdict.json")
+    assert verdict["status"] == "regression"
+    slower = {row["metric"] for row in verdict["metrics"] if row["status"] == "regression"}
+    assert {"ttft_p50_ms", "itl_p50_ms", "e2e_p50_ms"} <= slower
+    for arm, url in (("a", first), ("b", second)):
+        state = json.loads((out / f"pair-01-{arm}" / "sut.json").read_text())
+        assert (state["owner"], state["oracle"], state["urls"]) == ("outside", "count", [url])
