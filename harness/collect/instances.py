@@ -3,7 +3,8 @@
 `squall_instance_listed` {endpoint, instance_id, worker} is 1 when an instance appears in the body of
 a frontend's /health and 0 when it leaves; rows are changes only, at the time of the probe that saw
 them (10 Hz). `worker` is the target that has the instance (core/owners), "" when none is known.
-A probe without an answer changes nothing: not knowing isn't leaving.
+A probe without an answer changes nothing: not knowing isn't leaving. An instance may be listed before
+sut.json says who was started again: it gets a second row, of the same time, once its target is known.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.collect.scrape import canonical
+from harness.core.clock import NS
 from harness.core.records import Sample
 
 METRIC = "squall_instance_listed"
+NAMED_WITHIN_NS = 5 * NS  # after that nobody is asked any more whose an instance is
 
 
 class Listed:
@@ -25,6 +28,7 @@ class Listed:
         self._process = process
         self._owner = owner
         self._now: dict[tuple[str, str], str] = {}
+        self._nameless: dict[tuple[str, str], int] = {}  # when they came
 
     def changes(self, t_ns: int, body: Any) -> list[Sample]:
         """Rows for the instances that came or went with this body; none when it lists nothing at all."""
@@ -33,11 +37,17 @@ class Listed:
             return []
         rows = [self._row(t_ns, labels, 0) for key, labels in self._now.items() if key not in found]
         kept = {key: labels for key, labels in self._now.items() if key in found}
-        for key in found.keys() - kept.keys():
+        new = found.keys() - kept.keys()
+        came = {key: at for key, at in self._nameless.items() if key in kept and t_ns - at <= NAMED_WITHIN_NS}
+        self._nameless = {}
+        for key, at in [*came.items(), *((key, t_ns) for key in new)]:
             endpoint, instance_id = key
             worker = self._owner(instance_id, found[key]) or ""
-            kept[key] = canonical({"endpoint": endpoint, "instance_id": instance_id, "worker": worker})
-            rows.append(self._row(t_ns, kept[key], 1))
+            if not worker:
+                self._nameless[key] = at
+            if worker or key in new:
+                kept[key] = canonical({"endpoint": endpoint, "instance_id": instance_id, "worker": worker})
+                rows.append(self._row(at, kept[key], 1))
         self._now = kept
         return rows
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.collect.instances import METRIC, Listed
+from harness.collect.instances import METRIC, NAMED_WITHIN_NS, Listed
 from harness.core.records import Sample
 
 BODY = {
@@ -43,6 +43,29 @@ def test_appearing_and_leaving() -> None:
     assert view([gone]) == {("14217030593788753338", "worker-1", 0)}  # its name stays known
     assert view(seen.changes(4, BODY)) == {("14217030593788753338", "worker-1", 1)}
     assert view(seen.changes(5, {"instances": []})) == {("14217030593788753338", "worker-1", 0), ("5", "", 0)}
+
+
+def test_one_that_came_before_its_target_was_known_is_named_later() -> None:
+    known: list[str] = []
+    seen = Listed(
+        "frontend-1", lambda _id, transport: known[0] if known and "4711" in str(transport) else None
+    )
+    first = view(seen.changes(1, BODY))
+    assert first == {("14217030593788753338", "", 1), ("5", "", 1)}
+    assert seen.changes(2, BODY) == []
+    known.append("worker-2")
+    [named] = seen.changes(3, BODY)
+    assert (named.t_ns, view([named])) == (1, {("14217030593788753338", "worker-2", 1)})
+    assert seen.changes(4, BODY) == []
+    assert view(seen.changes(5, {"instances": []})) == {("14217030593788753338", "worker-2", 0), ("5", "", 0)}
+
+
+def test_nobody_is_asked_for_ever() -> None:
+    asked: list[str] = []
+    seen = Listed("frontend-1", lambda instance_id, _: asked.append(instance_id))
+    for t_ns in (0, NAMED_WITHIN_NS, NAMED_WITHIN_NS + 1, 2 * NAMED_WITHIN_NS):
+        seen.changes(t_ns, {"instances": BODY["instances"][1:]})
+    assert asked == ["5", "5"]
 
 
 def test_a_probe_without_an_answer_changes_nothing() -> None:
