@@ -51,7 +51,10 @@ def judge(found: Experiment, archive: pd.DataFrame | None) -> dict[str, Any]:
     gates = _gates([pair.b for pair in found.valid], [pair.a for pair in found.valid])
     failed = [gate for gate in gates if gate["ok"] is False]
     reasons = [*_breaches(found), *found.problems, *core.reasons, *_gate_reasons(failed)]
-    status = _status(broken, bool(found.problems), bool(failed), core.status)
+    # An experiment ends with the pair in which something broke: too few pairs are no bad data then.
+    stopped = broken["A"] and 0 < len(found.valid) < plan_for(found).looks[0]
+    unusable = bool(found.problems) or (core.status == "invalid" and not stopped)
+    status = _status(broken, unusable, bool(failed), core.status)
     if broken["A"] and not broken["B"]:
         reasons.insert(
             0, "baseline broken: an invariant is broken in arm A only, so nothing can be held against it"
@@ -101,7 +104,7 @@ def _countable(counts: pd.DataFrame) -> pd.DataFrame:
 def _status(broken: Mapping[str, bool], unusable: bool, failed_gate: bool, core: str) -> str:
     if broken["B"]:
         return "fail"
-    if unusable or core == "invalid":
+    if unusable:
         return "invalid"
     if failed_gate:
         return "fail"

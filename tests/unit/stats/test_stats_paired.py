@@ -123,6 +123,23 @@ def test_a_breach_is_told_apart_by_arm(
     assert says in " ".join(found["reasons"]) and one["request_ids"][0] in " ".join(found["reasons"])
 
 
+@pytest.mark.parametrize(("pairs", "where", "status"), [
+    (1, [(1, "A")], "inconclusive"), (2, [(2, "A")], "inconclusive"), (2, [(2, "B")], "fail"), (2, [], "invalid"),
+])  # fmt: skip
+def test_an_experiment_that_ended_with_a_breach_has_few_pairs(
+    pairs: int, where: list[tuple[int, str]], status: str, tmp_path: Path
+) -> None:
+    found = judge(make_session(tmp_path / "night", pairs, change=duplicated(*where)))
+    assert found["status"] == status
+    assert "needs at least 3" in " ".join(found["reasons"])
+
+
+def test_too_few_pairs_do_not_hide_data_that_cant_be_used(tmp_path: Path) -> None:
+    night = make_session(tmp_path / "night", 2, change=duplicated((2, "A")))
+    edit_manifest(night / "pair-01-b", config_sha256="0" * 64)
+    assert judge(night)["status"] == "invalid"
+
+
 def test_a_known_breach_is_accepted_and_counted(tmp_path: Path) -> None:
     def known(pair: int, arm: str, parts: Parts) -> None:
         duplicated((2, "B"))(pair, arm, parts)
