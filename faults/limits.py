@@ -125,6 +125,9 @@ class Memory:
                 f"{'an unknown part' if used is None else f'{used / _MIB:.1f} MiB'} of {self.headroom_mib:g} "
                 f"MiB; lower headroom_mib"
             )
+        # The first hit makes the kernel reclaim; the kill, if it comes, comes somewhat later.
+        if not kills and clock.wait_until(lambda: _hits(undo)[1] > 0, min(self.hold_s, EFFECT_S), LOOK_S):
+            hits, kills = _hits(undo)
         ended = False
         if kills:  # the victim is going; it may be a child of the target
             clock.wait_until(lambda: p.processes.stat(undo.identity) is None, EFFECT_S / 3, LOOK_S)
