@@ -231,12 +231,13 @@ static PyObject *Capture_since(CaptureObject *self, PyObject *argument) {
     return PyLong_FromLongLong(since_ns);
 }
 
-/* append(bytes, kernel_ns, read_ns): what the thread does, for tests */
+/* append(bytes, kernel_ns, read_ns, between=True): what the thread does, for tests */
 static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     const char *data;
     Py_ssize_t size;
     long long kernel_ns, read_ns;
-    if (!PyArg_ParseTuple(args, "y#LL:append", &data, &size, &kernel_ns, &read_ns)) return NULL;
+    int between = 1;
+    if (!PyArg_ParseTuple(args, "y#LL|p:append", &data, &size, &kernel_ns, &read_ns, &between)) return NULL;
     if (size > READ_BYTES) {
         PyErr_SetString(PyExc_ValueError, "more than one read brings");
         return NULL;
@@ -245,7 +246,7 @@ static PyObject *Capture_append(CaptureObject *self, PyObject *args) {
     char *to = capture_room(self->capture);
     if (to) {
         memcpy(to, data, (size_t)size);
-        capture_take(self->capture, (size_t)size, kernel_ns, read_ns, 0, 1);
+        capture_take(self->capture, (size_t)size, kernel_ns, read_ns, 0, between);
     }
     pthread_mutex_unlock(&self->capture->lock);
     if (!to) return PyErr_NoMemory();
@@ -261,7 +262,7 @@ static PyMethodDef capture_methods[] = {
     {"kept", (PyCFunction)Capture_kept, METH_NOARGS, "bytes that are kept, folded pieces not among them"},
     {"room", (PyCFunction)Capture_room, METH_NOARGS, "bytes of memory that it holds"},
     {"since", (PyCFunction)Capture_since, METH_O, "before this instant nothing of a piece could be read, 0: not known"},
-    {"append", (PyCFunction)Capture_append, METH_VARARGS, "add what a read between two chunks brings"},
+    {"append", (PyCFunction)Capture_append, METH_VARARGS, "add what a read brings, between two chunks or not"},
     {NULL, NULL, 0, NULL},
 };
 
