@@ -23,6 +23,7 @@ from harness.traffic import receive, stamps
 from harness.traffic.exchange import Exchange
 from harness.traffic.reactor import native
 from harness.traffic.reactor.receiver import Reactor
+from harness.traffic.sockets import Sockets
 from harness.traffic.timer import Timer
 from harness.traffic.tls import Tls
 
@@ -40,6 +41,7 @@ class HubEngine:
         self.kind = kind
         self._reactor = _reactor() if kind == "reactor" else None
         self.timer = Timer()
+        self._sockets = Sockets()
         self.open: set[Exchange] = set()  # what is going on now
         self._warm_up = stamps.WarmUp()
         self.kernel_stamps = self._warm_up.available
@@ -63,7 +65,7 @@ class HubEngine:
         """What reads a connected socket. Raises OSError."""
         if self._reactor is not None and session is None:
             return self._reactor.receiver(connection, sock)
-        return receive.HubReceiver(connection, sock, session)
+        return receive.HubReceiver(self._sockets, connection, sock, session)
 
     def defer(self, job: Callable[[], None]) -> None:
         """Run `job` soon, but after the sends that are due and with the sockets served in between."""
@@ -126,6 +128,7 @@ class HubEngine:
             self._closed = True
             if self._reactor is not None:
                 self._reactor.close()
+            self._sockets.close()
             self.timer.close()
             self._warm_up.close()
 

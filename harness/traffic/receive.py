@@ -1,4 +1,4 @@
-"""How bytes are received, the hub's way: a persistent watcher a connection, recvmsg in its callback.
+"""How bytes are received, the hub's way: recvmsg in a callback of sockets.py, for a connection's life.
 
 A receiver reads one connected socket. `begin` before a request is sent, `end` when its answer is over;
 in between every read is kept with the kernel's stamp, and the connection is told to `look` when the answer
@@ -8,18 +8,16 @@ may be over, or that it has `lost` the peer. The reactor's way is in reactor/rec
 from __future__ import annotations
 
 import ssl
+from time import monotonic_ns  # not now_ns: a call less for each token
 from typing import Any, Literal, Protocol
 
-import gevent
-
-from harness.core.clock import now_ns
 from harness.traffic import stamps, tls
 from harness.traffic.exchange import Exchange
 from harness.traffic.pieces import Pieces
+from harness.traffic.sockets import EVENT_END, Sockets
 
-READ = 1
 READ_BYTES = 16_384
-_EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
+_MARK = len(EVENT_END)
 
 
 class Connection(Protocol):
@@ -57,14 +55,14 @@ class Receiver(Protocol):
 class HubReceiver:
     """Reads in the hub's callback."""
 
-    def __init__(self, connection: Connection, sock: Any, session: tls.Tls | None) -> None:
+    def __init__(self, sockets: Sockets, connection: Connection, sock: Any, session: tls.Tls | None) -> None:
+        self._sockets, self._fd = sockets, sock.fileno()
         self._connection = connection
         self._recvmsg = sock.recvmsg
         self._session = session
         self._keep: Any = _discard
         self.eager = True
-        self._reader = gevent.get_hub().loop.io(sock.fileno(), READ)
-        self._reader.start(self._on_readable if session is None else self._on_cipher)
+        sockets.watch(self._fd, self._on_readable if session is None else self._on_cipher)
 
     def begin(self, one: Exchange) -> bool:
         pieces = one.pieces = Pieces()
@@ -75,29 +73,31 @@ class HubReceiver:
         self._keep, self.eager = _discard, True
 
     def stop(self) -> None:
-        self._reader.stop()
+        if self._fd >= 0:
+            self._sockets.forget(self._fd)
+            self._fd = -1  # somebody else's soon
 
     def close(self) -> None:
-        self._reader.stop()
-        self._reader.close()
+        self.stop()
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> bytes | None:
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
         except BlockingIOError:
-            return
+            return None
         except OSError as error:
             self._connection.lost("reset", error.strerror or str(error))
-            return
+            return None
         if not data:
             self._connection.lost("closed", "")
-            return
-        self._keep((ancillary, data, now_ns()))
+            return None
+        self._keep((ancillary, data, monotonic_ns()))
         # A piece that ends with an event isn't the end of the body, which is an empty chunk.
-        if data[-4:] != _EVENT_END or self.eager:
+        if data[-_MARK:] != EVENT_END or self.eager:
             self._connection.look()
+        return data
 
-    def _on_cipher(self) -> None:
+    def _on_cipher(self) -> bytes | None:
         """The same for TLS."""
         session, connection = self._session, self._connection
         assert session is not None
@@ -105,20 +105,21 @@ class HubReceiver:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
             plain = session.receive(data) if data else b""
         except BlockingIOError:
-            return
+            return None
         except ssl.SSLError as error:
             connection.lost("reset", f"TLS: {error.reason or error}")
-            return
+            return None
         except OSError as error:
             connection.lost("reset", error.strerror or str(error))
-            return
-        read_ns = now_ns()
+            return None
+        read_ns = monotonic_ns()
         connection.send(session.outgoing())
         if plain:
             self._keep((ancillary, plain, read_ns))
             connection.look()
         if session.closed or not data:
             connection.lost("closed", "")
+        return plain
 
 
 def _discard(_: stamps.Piece) -> None:

@@ -12,6 +12,8 @@ import contextlib
 import socket
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import le
 from typing import Any
 
 from harness.core import clock
@@ -91,20 +93,31 @@ def resolve(pieces: Sequence[Piece], start_ns: int, offset_start_ns: int, offset
     """
     if not pieces:
         return []
-    end_ns = pieces[-1][2]
+    reads = [piece[2] for piece in pieces]
     drift = offset_end_ns - offset_start_ns
-    stepped = abs(drift) > STEP_NS + (end_ns - start_ns) * MAX_SLEW_RATIO
+    stepped = abs(drift) > STEP_NS + (reads[-1] - start_ns) * MAX_SLEW_RATIO
     offset = offset_start_ns + drift // 2
-    times, last = [], start_ns
-    unpack, second = _TIMESPEC.unpack, clock.NS
-    for ancillary, _, read_ns in pieces:
-        at = read_ns
-        if ancillary and not stepped:
-            level, kind, data = ancillary[0]  # nothing else was asked for
-            if kind == SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == 16:
-                seconds, nanoseconds = unpack(data)
-                at = seconds * second + nanoseconds - offset
-                at = min(at, read_ns)
-        last = max(last, at)
-        times.append(last)
-    return times
+    stamped = None if stepped else _all_stamps(pieces)
+    if stamped is not None:
+        at, second = memoryview(stamped).cast("q").tolist(), clock.NS
+        times = [s * second + ns - offset for s, ns in zip(at[::2], at[1::2], strict=True)]
+        if start_ns <= times[0] and all(map(le, times, reads)) and all(map(le, times, times[1:])):  # as usual
+            return times
+    else:
+        times = reads if stepped else [_or_read(piece, offset) for piece in pieces]
+    return list(accumulate(map(min, times, reads), max, initial=start_ns))[1:]
+
+
+def _all_stamps(pieces: Sequence[Piece]) -> bytes | None:
+    """The kernel's stamps, one behind the other; None where not each piece has one and nothing else."""
+    wanted = socket.SOL_SOCKET
+    with contextlib.suppress(ValueError):
+        parts = [data for ((level, kind, data),), _, _ in pieces if kind == SO_TIMESTAMPNS and level == wanted]
+        if len(parts) == len(pieces) and set(map(len, parts)) == {_TIMESPEC.size}:
+            return b"".join(parts)
+    return None
+
+
+def _or_read(piece: Piece, offset: int) -> int:
+    at = kernel_ns(piece[0])
+    return piece[2] if at is None else at - offset

@@ -48,6 +48,11 @@ class TimerFd:
         if self._libc.timerfd_settime(self.fd, _ABSTIME, ctypes.byref(spec), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
+    def stop(self) -> None:
+        """Fire no more."""
+        if self._libc.timerfd_settime(self.fd, 0, ctypes.byref(_Itimerspec()), None) < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
     def read(self) -> int:
         """Expirations since the last read, 0 when none."""
         try:

@@ -13,7 +13,8 @@ import gevent
 from harness.core import words
 from harness.traffic.exchange import Exchange
 from harness.traffic.reactor import native
-from harness.traffic.receive import READ, Connection
+from harness.traffic.receive import Connection
+from harness.traffic.sockets import READ
 
 _WORDS = "".join(words.WORDS).encode()
 
