@@ -87,7 +87,7 @@ class HubEngine:
             self._room.wait()
 
     def turn(self) -> None:
-        """Let the hub serve every ready socket once, then go on.
+        """Let the hub see to what is ready and due, once, then go on.
 
         gevent.sleep(0) doesn't: it comes back up to 50 times before the hub looks at a socket. An idle watcher
         keeps the hub from waiting, and at its priority is called in each round before the sockets; what it

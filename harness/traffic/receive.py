@@ -8,9 +8,9 @@ may be over, or that it has `lost` the peer. The reactor's way is in reactor/rec
 from __future__ import annotations
 
 import ssl
-from time import monotonic_ns  # not now_ns: a call less for each token
 from typing import Any, Literal, Protocol
 
+from harness.core.clock import now_ns
 from harness.traffic import stamps, tls
 from harness.traffic.exchange import Exchange
 from harness.traffic.pieces import Pieces
@@ -81,6 +81,7 @@ class HubReceiver:
         self.stop()
 
     def _on_readable(self) -> bytes | None:
+        data: bytes
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
         except BlockingIOError:
@@ -91,7 +92,7 @@ class HubReceiver:
         if not data:
             self._connection.lost("closed", "")
             return None
-        self._keep((ancillary, data, monotonic_ns()))
+        self._keep((ancillary, data, now_ns()))
         # A piece that ends with an event isn't the end of the body, which is an empty chunk.
         if data[-_MARK:] != EVENT_END or self.eager:
             self._connection.look()
@@ -112,7 +113,7 @@ class HubReceiver:
         except OSError as error:
             connection.lost("reset", error.strerror or str(error))
             return None
-        read_ns = monotonic_ns()
+        read_ns = now_ns()
         connection.send(session.outgoing())
         if plain:
             self._keep((ancillary, plain, read_ns))

@@ -16,7 +16,9 @@ from gevent import monkey
 from harness.core.clock import MS, now_ns
 from harness.traffic.timer import TimerFd
 
-epoll: Any = monkey.get_original("select", "epoll")  # patching takes it away: it may block, which ours never does
+epoll: Any = monkey.get_original(
+    "select", "epoll"
+)  # patching takes it away: it may block, which ours never does
 READ = 1
 EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
 ROUND_NS = 2 * MS
@@ -67,7 +69,7 @@ class Sockets:
                 continue
             try:
                 data = read()
-            except BaseException:  # noqa: BLE001: whatever it is, the others go on
+            except BaseException:  # noqa: BLE001 - also a greenlet's end; the others go on
                 self.forget(fd)
                 self._hub.handle_error(read, *sys.exc_info())
                 continue

@@ -112,7 +112,9 @@ def _all_stamps(pieces: Sequence[Piece]) -> bytes | None:
     """The kernel's stamps, one behind the other; None where not each piece has one and nothing else."""
     wanted = socket.SOL_SOCKET
     with contextlib.suppress(ValueError):
-        parts = [data for ((level, kind, data),), _, _ in pieces if kind == SO_TIMESTAMPNS and level == wanted]
+        parts = [
+            data for ((level, kind, data),), _, _ in pieces if kind == SO_TIMESTAMPNS and level == wanted
+        ]
         if len(parts) == len(pieces) and set(map(len, parts)) == {_TIMESPEC.size}:
             return b"".join(parts)
     return None

@@ -5,7 +5,7 @@
 
 #include "framing.h"
 
-enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, MAX_LINE = 16, WORD = 4 };
+enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, WORD = 4 };
 static const uint32_t NO_WINDOW = UINT32_MAX;
 static const int64_t STEP_NS = 200000;       /* stamps.STEP_NS */
 static const double MAX_SLEW_RATIO = 0.0005; /* stamps.MAX_SLEW_RATIO */

@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -19,6 +20,8 @@ from harness.core.sutfile import SutState
 from harness.traffic import prompts
 from harness.traffic.client import PAUSE_AFTER_FAILURE_NS, Client
 from harness.traffic.context import LiveCounters, TrafficContext
+from harness.traffic.exchange import Exchange
+from harness.traffic.hub import Connection
 from harness.traffic.measure import Meter
 
 N = 10
@@ -133,6 +136,31 @@ def test_cancel_during_prefill_and_too_late(make: Make) -> None:
     )
     records, _, _ = go(make, [script(late)], late)
     assert (records[0].outcome, records[0].cancel_mode) == ("ok", None)
+
+
+def test_who_asks_waits_while_too_many_answers_are_unjudged(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.traffic.engine.MOST_JOBS", 5)
+    records: list[RequestRecord] = []
+    judged: list[int] = []
+    before: list[int] = []  # judged before the request was sent
+    exchange = Connection.exchange
+
+    def noting(self: Connection, one: Exchange, timeout_ns: int) -> None:
+        before.append(len(judged))
+        exchange(self, one, timeout_ns)
+
+    monkeypatch.setattr(Connection, "exchange", noting)
+    with ScriptedServer([script()]) as server:
+        traffic = make(server.url, records)
+        client = Client(traffic, SPEC, 0, lambda record: None)
+        for job in range(20):
+            traffic.engine.defer(partial(judged.append, job))
+        client.ask()
+        client.close()
+    assert [r.outcome for r in records] == ["ok"]
+    assert before[0] >= 15  # 5 may wait
 
 
 def test_failures_are_counted_and_followed_by_a_pause(make: Make) -> None:
