@@ -58,6 +58,11 @@ class Pieces(list[stamps.Piece]):
     def __init__(self, reads: Iterable[stamps.Piece] = ()) -> None:
         super().__init__(reads)
         self._joined: list[int] = []
+        self._since: dict[int, int] = {}  # of a read, by its time
+
+    def came(self, read_ns: int, since_ns: int) -> None:
+        """All that is read at `read_ns` came after `since_ns`."""
+        self._since[read_ns] = since_ns
 
     def whole(self, index: int) -> int:
         """How many pieces from `index` on are exactly one chunk each, not the last one of the body.
@@ -133,9 +138,9 @@ class Pieces(list[stamps.Piece]):
         """Receive times; see stamps.resolve."""
         return stamps.resolve(self, start_ns, offset_start_ns, offset_end_ns)
 
-    def since(self, index: int) -> int:  # noqa: ARG002
+    def since(self, index: int) -> int:
         """Before this instant (CLOCK_MONOTONIC ns) nothing of the piece could be read; 0: not known."""
-        return 0
+        return self._since.get(self[index][2], 0) if self._since else 0
 
 
 def _plain(text: bytes) -> bool:

@@ -60,17 +60,19 @@ class HubReceiver:
         self._connection = connection
         self._recvmsg = sock.recvmsg
         self._session = session
+        self._pieces: Pieces | None = None
+        self._more = False  # the last read was full: there may have been more already
         self._keep: Any = _discard
         self.eager = True
         sockets.watch(self._fd, self._on_readable if session is None else self._on_cipher)
 
     def begin(self, one: Exchange) -> bool:
-        pieces = one.pieces = Pieces()
+        pieces = one.pieces = self._pieces = Pieces()
         self._keep, self.eager = pieces.append, True
         return True
 
     def end(self) -> None:
-        self._keep, self.eager = _discard, True
+        self._pieces, self._keep, self.eager = None, _discard, True
 
     def stop(self) -> None:
         if self._fd >= 0:
@@ -80,25 +82,31 @@ class HubReceiver:
     def close(self) -> None:
         self.stop()
 
-    def _on_readable(self) -> bytes | None:
+    def _on_readable(self) -> bool:
         data: bytes
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
         except BlockingIOError:
-            return None
+            return False
         except OSError as error:
             self._connection.lost("reset", error.strerror or str(error))
-            return None
+            return False
         if not data:
             self._connection.lost("closed", "")
-            return None
-        self._keep((ancillary, data, now_ns()))
+            return False
+        read_ns = now_ns()
+        several = data.find(EVENT_END, 0, -1) >= 0
+        if several and not self._more and self._pieces is not None:
+            self._pieces.came(read_ns, self._sockets.since_ns)
+        self._more = len(data) == READ_BYTES
+        self._keep((ancillary, data, read_ns))
         # A piece that ends with an event isn't the end of the body, which is an empty chunk.
-        if data[-_MARK:] != EVENT_END or self.eager:
+        over = data[-_MARK:] != EVENT_END
+        if over or self.eager:
             self._connection.look()
-        return data
+        return several and not over  # the last events do come together
 
-    def _on_cipher(self) -> bytes | None:
+    def _on_cipher(self) -> bool:
         """The same for TLS."""
         session, connection = self._session, self._connection
         assert session is not None
@@ -106,13 +114,13 @@ class HubReceiver:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, 32)
             plain = session.receive(data) if data else b""
         except BlockingIOError:
-            return None
+            return False
         except ssl.SSLError as error:
             connection.lost("reset", f"TLS: {error.reason or error}")
-            return None
+            return False
         except OSError as error:
             connection.lost("reset", error.strerror or str(error))
-            return None
+            return False
         read_ns = now_ns()
         connection.send(session.outgoing())
         if plain:
@@ -120,7 +128,7 @@ class HubReceiver:
             connection.look()
         if session.closed or not data:
             connection.lost("closed", "")
-        return plain
+        return plain[-_MARK:] == EVENT_END and plain.find(EVENT_END, 0, -1) >= 0
 
 
 def _discard(_: stamps.Piece) -> None:

@@ -24,8 +24,8 @@ EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
 ROUND_NS = 2 * MS
 MOST_READY = 512  # in one look, so that a due send never waits for more
 
-Read = Callable[[], bytes | None]
-"""Reads its socket once; what it read, if anything. It must not block."""
+Read = Callable[[], bool]
+"""Reads its socket once, without blocking. True: several events came with one read."""
 
 
 class Sockets:
@@ -34,6 +34,9 @@ class Sockets:
     def __init__(self) -> None:
         self._epoll = epoll()
         self._reads: dict[int, Read] = {}
+        self.since_ns = 0
+        """What is read in this look came after that instant (CLOCK_MONOTONIC), but for what a read before left; 0:
+        not known."""
         self._pace = Pace(now_ns())
         self._round = TimerFd()
         self._hub: Any = gevent.get_hub()
@@ -61,20 +64,20 @@ class Sockets:
         self._reads.clear()
 
     def _look(self) -> None:
-        reads, first = self._reads, None
+        reads, joined = self._reads, 0
+        called_ns = now_ns()
         ready = self._epoll.poll(0, MOST_READY)
         for fd, _ in ready:
             read = reads.get(fd)
             if read is None:  # forgotten since
                 continue
             try:
-                data = read()
+                joined += read()
             except BaseException:  # noqa: BLE001 - also a greenlet's end; the others go on
                 self.forget(fd)
                 self._hub.handle_error(read, *sys.exc_info())
-                continue
-            first = first or data
-        joined = first is not None and first.find(EVENT_END, 0, -1) >= 0
+        # What wasn't ready now can't have come before; if not all were shown, who knows.
+        self.since_ns = called_ns if len(ready) < MOST_READY else 0
         if self._pace.looked(now_ns(), len(ready), joined):
             self._change()
 
@@ -97,8 +100,8 @@ class Sockets:
 class Pace:
     """How busy it is: `busy` while rounds are worth their delay.
 
-    They are above 3 ready sockets a round. Where they make chunks of one stream arrive together (seen in the
-    first read of each look, which waited longest), they are left off for a while.
+    They are above 3 ready sockets a round. Where they make chunks of one stream arrive together, they are left off
+    for a while.
     """
 
     BUSY_READY = 3  # a round
@@ -109,21 +112,21 @@ class Pace:
     def __init__(self, at_ns: int) -> None:
         self.busy = False
         self._since_ns, self._last_ns, self._quiet_until_ns = at_ns, at_ns, 0
-        self._looks = self._ready = self._joined = 0
+        self._ready = self._joined = 0
 
-    def looked(self, at_ns: int, ready: int, joined: bool) -> bool:
-        """Count one look, `joined`: its first read held more than one event. True: `busy` has changed."""
-        self._looks += 1
+    def looked(self, at_ns: int, ready: int, joined: int) -> bool:
+        """Count one look: ready sockets, reads of several events. True: `busy` has changed."""
         self._ready += ready
-        self._joined += joined and at_ns - self._last_ns < 2 * ROUND_NS  # a late look isn't the rounds' fault
+        if at_ns - self._last_ns < 2 * ROUND_NS:  # a late look isn't the rounds' fault
+            self._joined += joined
         self._last_ns = at_ns
         passed = at_ns - self._since_ns
         if passed < self.SPAN_NS:
             return False
         before = self.busy
-        if before and self._joined * self.SOME_JOINED > self._looks:
+        if before and self._joined * self.SOME_JOINED > self._ready:
             self._quiet_until_ns = at_ns + self.QUIET_NS
         self.busy = at_ns >= self._quiet_until_ns and self._ready * ROUND_NS > self.BUSY_READY * passed
         self._since_ns = at_ns
-        self._looks = self._ready = self._joined = 0
+        self._ready = self._joined = 0
         return self.busy != before

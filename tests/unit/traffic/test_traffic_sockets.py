@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 
 from harness.core import clock
-from harness.traffic.sockets import EVENT_END, ROUND_NS, Pace, Sockets
+from harness.traffic.sockets import ROUND_NS, Pace, Sockets
 from harness.traffic.timer import TimerFd
 
 MANY = Pace.BUSY_READY + 1
@@ -34,14 +34,14 @@ class Reader:
         self.enough, self.wanted = Event(), 0
         sockets.watch(self.near.fileno(), self.read)
 
-    def read(self) -> bytes:
+    def read(self) -> bool:
         if self.fails:
             raise RuntimeError("this reader is broken")
         data = os.read(self.near.fileno(), 100)
         self.got += data
         if len(self.got) >= self.wanted:
             self.enough.set()
-        return data
+        return False
 
     def wait(self, size: int) -> bytes:
         self.wanted = size
@@ -87,7 +87,7 @@ def test_one_that_is_forgotten_by_another_of_the_same_look_is_not_called(sockets
     a, b = Reader(sockets), Reader(sockets)
     called: list[Reader] = []
 
-    def first_come(one: Reader, other: Reader) -> bytes:
+    def first_come(one: Reader, other: Reader) -> bool:
         called.append(one)
         sockets.forget(other.near.fileno())
         return one.read()
@@ -107,7 +107,7 @@ def test_rounds_and_back_lose_nothing(sockets: Sockets, monkeypatch: pytest.Monk
     states: list[bool] = []
     looked, calm = Pace.looked, Event()
 
-    def noting(self: Pace, at_ns: int, ready: int, joined: bool) -> bool:
+    def noting(self: Pace, at_ns: int, ready: int, joined: int) -> bool:
         changed = looked(self, at_ns, ready, joined)
         states.append(self.busy)
         if not self.busy:
@@ -136,7 +136,7 @@ class Looks:
     def __init__(self) -> None:
         self.pace, self.at_ns = Pace(0), 0
 
-    def busy(self, spans: int, ready: int, joined: bool = False, every_ns: int = ROUND_NS) -> bool:
+    def busy(self, spans: int, ready: int, joined: int = 0, every_ns: int = ROUND_NS) -> bool:
         """Is it busy after so many spans with a look each round?"""
         for _ in range(spans * (Pace.SPAN_NS // every_ns)):
             self.at_ns += every_ns
@@ -153,38 +153,49 @@ def test_busy_is_above_some_ready_sockets_a_round() -> None:
 
 def test_a_change_is_said_once() -> None:
     pace = Pace(0)
-    assert pace.looked(Pace.SPAN_NS, 10_000, False)
-    assert not pace.looked(2 * Pace.SPAN_NS, 10_000, False)
-    assert not pace.looked(2 * Pace.SPAN_NS + 1, 0, False)  # not before a span is over
-    assert pace.looked(3 * Pace.SPAN_NS, 0, False)
+    assert pace.looked(Pace.SPAN_NS, 10_000, 0)
+    assert not pace.looked(2 * Pace.SPAN_NS, 10_000, 0)
+    assert not pace.looked(2 * Pace.SPAN_NS + 1, 0, 0)  # not before a span is over
+    assert pace.looked(3 * Pace.SPAN_NS, 0, 0)
 
 
 def test_rounds_that_make_chunks_arrive_together_are_left_off_for_a_while() -> None:
     looks = Looks()
     assert looks.busy(1, MANY)
-    assert not looks.busy(1, MANY, joined=True)
-    assert not looks.busy(Pace.QUIET_NS // Pace.SPAN_NS - 1, MANY, joined=True)
-    assert looks.busy(1, MANY, joined=True)  # tried again
-    assert not looks.busy(1, MANY, joined=True)
+    assert not looks.busy(1, MANY, joined=1)
+    assert not looks.busy(Pace.QUIET_NS // Pace.SPAN_NS - 1, MANY, joined=1)
+    assert looks.busy(1, MANY, joined=1)  # tried again
+    assert not looks.busy(1, MANY, joined=1)
 
 
 def test_late_looks_say_nothing_about_rounds() -> None:
     looks = Looks()
     assert looks.busy(1, MANY)
-    assert looks.busy(1, 10 * MANY, joined=True, every_ns=2 * ROUND_NS)
+    assert looks.busy(1, 10 * MANY, joined=1, every_ns=2 * ROUND_NS)
 
 
-@pytest.mark.parametrize(("data", "joined"), [
-    (b"5\r\nx" + EVENT_END, False), (b"5\r\nx" + EVENT_END + b"5\r\ny" + EVENT_END, True), (b"5\r\nx" + EVENT_END + b"5", True), (b"x", False),
-])  # fmt: skip
-def test_joined_is_more_behind_an_event(sockets: Sockets, monkeypatch: pytest.MonkeyPatch, data: bytes, joined: bool) -> None:  # fmt: skip
-    seen: list[tuple[int, bool]] = []
-    monkeypatch.setattr(Pace, "looked", lambda self, at_ns, ready, joined: seen.append((ready, joined)))
+def test_what_is_read_came_after_the_look_before(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
     reader = Reader(sockets)
-    reader.far.send(data)
-    reader.wait(len(data))
-    gevent.sleep(0)
-    assert seen == [(1, joined)]
+    read = reader.read
+    monkeypatch.setattr(reader, "read", lambda: (seen.append(sockets.since_ns), read())[1])
+    sockets.forget(reader.near.fileno())
+    sockets.watch(reader.near.fileno(), reader.read)
+    between = [0]
+    for size in (1, 2, 3):
+        reader.far.send(b"x")
+        reader.wait(size)
+        gevent.sleep(0)  # the look is over
+        between.append(clock.now_ns())
+    assert seen[0] == 0  # before the first look nobody knows
+    assert all(before < since < after for before, since, after in zip(between, seen[1:], between[1:], strict=False))  # fmt: skip
+    monkeypatch.setattr("harness.traffic.sockets.MOST_READY", 1)
+    for _ in range(2):  # the second look can't trust the first, which may not have shown all
+        reader.far.send(b"x")
+        size += 1
+        reader.wait(size)
+        gevent.sleep(0)
+    assert seen[-1] == 0
     reader.close()
 
 
