@@ -61,7 +61,7 @@ class HubReceiver:
         self._recvmsg = sock.recvmsg
         self._session = session
         self._pieces: Pieces | None = None
-        self._more = False  # the last read was full: there may have been more already
+        self._more = False  # a read was full: there may have been more already
         self._keep: Any = _discard
         self.eager = True
         sockets.watch(self._fd, self._on_readable if session is None else self._on_cipher)
@@ -94,17 +94,24 @@ class HubReceiver:
         if not data:
             self._connection.lost("closed", "")
             return False
-        read_ns = now_ns()
-        several = data.find(EVENT_END, 0, -1) >= 0
-        if several and not self._more and self._pieces is not None:
+        if data.find(EVENT_END, 0, -1) >= 0 or len(data) == READ_BYTES:
+            return self._several(data, ancillary)
+        self._keep((ancillary, data, now_ns()))
+        # A piece that ends with an event isn't the end of the body, which is an empty chunk.
+        if data[-_MARK:] != EVENT_END or self.eager:
+            self._connection.look()
+        return False
+
+    def _several(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bool:
+        """The same for a read of more than one event, or one that may have left some."""
+        read_ns, over = now_ns(), data[-_MARK:] != EVENT_END
+        if self._pieces is not None and not self._more:
             self._pieces.came(read_ns, self._sockets.since_ns)
         self._more = len(data) == READ_BYTES
         self._keep((ancillary, data, read_ns))
-        # A piece that ends with an event isn't the end of the body, which is an empty chunk.
-        over = data[-_MARK:] != EVENT_END
         if over or self.eager:
             self._connection.look()
-        return several and not over  # the last events do come together
+        return not over  # the last events do come together
 
     def _on_cipher(self) -> bool:
         """The same for TLS."""
