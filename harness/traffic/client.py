@@ -20,8 +20,9 @@ from harness.traffic import prompts, retry
 from harness.traffic.context import TrafficContext
 from harness.traffic.exchange import Exchange
 from harness.traffic.hub import Connection
-from harness.traffic.integrity import Reader
+from harness.traffic.integrity import finish
 from harness.traffic.pieces import Like
+from harness.traffic.reading import Reader
 from harness.traffic.script import Script
 from harness.traffic.transcript import Expectation, Findings, Transcript
 
@@ -228,7 +229,7 @@ class Client:
         transcript = one.transcript()
         if one.watch is None:
             reader.read(transcript.pieces, transcript.bodies, traffic.engine.turn)
-        found = reader.finish(transcript)
+        found = finish(reader, transcript)
         traffic.lag.answered(found)
         record = self._record(found, transcript, planned, want, due_ns)
         try:

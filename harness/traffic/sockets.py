@@ -16,9 +16,7 @@ from gevent import monkey
 from harness.core.clock import MS, now_ns
 from harness.traffic.timer import TimerFd
 
-epoll: Any = monkey.get_original(
-    "select", "epoll"
-)  # patching takes it away: it may block, which ours never does
+epoll: Any = monkey.get_original("select", "epoll")  # patching hides it, as it may block; ours never does
 READ = 1
 EVENT_END = b"\n\n\r\n"  # of a chunk that holds whole events
 ROUND_NS = 2 * MS
@@ -78,6 +76,8 @@ class Sockets:
                 self._hub.handle_error(read, *sys.exc_info())
         # What wasn't ready now can't have come before; if not all were shown, who knows.
         self.since_ns = called_ns if len(ready) < MOST_READY else 0
+        if self._epoll.closed:  # by one that was called
+            return
         if self._pace.looked(now_ns(), len(ready), joined):
             self._change()
 

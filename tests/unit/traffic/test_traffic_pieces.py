@@ -12,8 +12,9 @@ from streams import DONE, event, token, usage, witness, word
 from traffic_server import HEAD, chunked
 
 from harness.traffic.exchange import Exchange
-from harness.traffic.integrity import Reader, judge
+from harness.traffic.integrity import judge
 from harness.traffic.pieces import Like, Pieces
+from harness.traffic.reading import Reader
 from harness.traffic.transcript import Expectation, Findings
 
 KEY, N = (17, 4001), 12

@@ -252,7 +252,7 @@ def test_what_dynamo_says_of_its_thoughts() -> None:
 
 def test_pieces_alike_are_never_taken_for_thoughts() -> None:
     """Reading many alike pieces at once is for text: thoughts and what follows them are read one by one."""
-    from harness.traffic.integrity import Reader
+    from harness.traffic.reading import Reader
 
     reader = Reader(want(THINK))
     for index, part in enumerate([delta(role="assistant"), *thoughts(0, 4)]):

@@ -102,6 +102,21 @@ def test_one_that_is_forgotten_by_another_of_the_same_look_is_not_called(sockets
     b.close()
 
 
+def test_closed_by_one_that_it_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets, looks = Sockets(), []
+    reader = Reader(sockets)
+    monkeypatch.setattr(Pace, "looked", lambda self, *counts: looks.append(counts))
+    monkeypatch.setattr(reader, "read", lambda: (sockets.close(), reader.enough.set(), False)[2])
+    sockets.forget(reader.near.fileno())
+    sockets.watch(reader.near.fileno(), reader.read)
+    reader.far.send(b"x")
+    assert reader.enough.wait(10)
+    gevent.sleep(0)
+    assert looks == []  # what is closed is not begun again
+    reader.near.close()
+    reader.far.close()
+
+
 def test_rounds_and_back_lose_nothing(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "SPAN_NS", 0)  # each look decides
     states: list[bool] = []
