@@ -7,6 +7,7 @@ violation.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from operator import sub
 
@@ -113,8 +114,11 @@ class _Judge:
         """Positions of the events that had more behind them in their read."""
         if not first:
             return self._behind
-        inside = set(self._behind)
-        return [n for n, index in enumerate(self._events) if index + 1 in first or n in inside]
+        behind = set(self._behind)
+        for follower in first:  # few, mostly: of the last read
+            begin = bisect_left(self._events, follower - 1)
+            behind.update(range(begin, bisect_right(self._events, follower - 1, begin)))
+        return sorted(behind)
 
     def _ended(self, transcript: Transcript) -> Outcome:
         """The outcome, violations left aside: "ok" here may still become "corrupted"."""

@@ -5,7 +5,7 @@
 
 #include "framing.h"
 
-enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, WORD = 4 };
+enum { FIRST_BYTES = 65536, FIRST_PIECES = 256, WORD = 4, CACHE_LINE = 64, FETCHED_BYTES = 512 };
 static const uint32_t NO_WINDOW = UINT32_MAX;
 static const int64_t STEP_NS = 200000;       /* stamps.STEP_NS */
 static const double MAX_SLEW_RATIO = 0.0005; /* stamps.MAX_SLEW_RATIO */
@@ -44,6 +44,14 @@ char *capture_room(capture_t *capture) {
     if (!grow((void **)&capture->pieces, &capture->room, capture->count + 1, FIRST_PIECES, sizeof(piece_t)))
         return NULL;
     return capture->bytes + capture->used;
+}
+
+void capture_fetch_ahead(const capture_t *capture) {
+    if (!capture->model) return;
+    __builtin_prefetch(&capture->pieces[capture->count], 1);
+    __builtin_prefetch(&capture->pieces[capture->model - 1]);
+    for (size_t back = CACHE_LINE; back <= FETCHED_BYTES && back <= capture->used; back += CACHE_LINE)
+        __builtin_prefetch(capture->bytes + capture->used - back);
 }
 
 size_t capture_begin(const capture_t *capture, size_t index) {

@@ -58,6 +58,8 @@ int capture_joined(const capture_t *capture, size_t index);
 /* A piece's bytes; `scratch` (FOLDED_BYTES) is for one that was folded. */
 const char *capture_piece(const capture_t *capture, size_t index, char *scratch, size_t *size);
 
+/* The memory that the next read will be compared with and written to, a little before it is needed. */
+void capture_fetch_ahead(const capture_t *capture);
 size_t capture_begin(const capture_t *capture, size_t index);
 size_t capture_whole(const capture_t *capture, size_t index);
 size_t capture_run(const capture_t *capture, size_t index, size_t end, const like_t *like);
