@@ -315,4 +315,5 @@ def _like_text(data: bytes) -> Like | None:
 
 
 def text_of(data: bytes) -> str:
+    """The beginning of what a server said, to be shown."""
     return data[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
